@@ -1,0 +1,85 @@
+"""Names, paths and the one id of a step run: what is allowed, and why not."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from posixpath import normpath
+
+from airflow_aml_data.errors import InvalidName, InvalidPath
+
+_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_SAFE_IN_PATH = re.compile(r"[^A-Za-z0-9_.-]+")
+_PART_LIMIT = 60  # three parts, a hash and the numbers stay below the 255 bytes of a path segment
+
+RESERVED_FOLDER = ".aml_data"
+"""Folder at the root of each datastore that holds staging areas and manifests; never listed as data."""
+
+
+def check_name(name: str, what: str) -> str:
+    """Return ``name`` when v1's rule for input and output names accepts it.
+
+    :param what: ``"input"`` or ``"output"``, for the message.
+    :raises InvalidName: naming the offender. Source: v1, semantics section 8.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InvalidName(
+            f'Invalid {what} name "{name}". The name can only be alphanumeric characters and underscore, '
+            "and must not begin with a number."
+        )
+    return name
+
+
+def check_relative_path(path: str | None) -> str:
+    """Return ``path`` inside its root, normalised; ``""`` is the root itself.
+
+    A leading ``/`` is dropped, as v1 does.
+
+    :raises InvalidPath: when it climbs out, holds a NUL, or enters the folder reserved for this package.
+    """
+    text = "" if path is None else path
+    if not isinstance(text, str):
+        raise InvalidPath(f"A path on a datastore is text, not {type(path).__name__}: {path!r}.")
+    if "\0" in text:
+        raise InvalidPath(f"Path {path!r} holds a NUL character.")
+    clean = normpath(text.lstrip("/")) if text.strip("/") else ""
+    segments = clean.split("/")
+    if ".." in text.split("/"):
+        raise InvalidPath(f"Path {path!r} holds '..': paths on a datastore never leave it.")
+    if segments[0] == RESERVED_FOLDER:
+        raise InvalidPath(f"Path {path!r} lies in {RESERVED_FOLDER!r}, which is reserved for staging and manifests.")
+    return "" if clean == "." else clean
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepRun:
+    """One try of one task of one DAG run: who writes an output, who reads an input.
+
+    :param run_id: Airflow's id of the DAG run.
+    :param map_index: -1 for a task that is not mapped.
+    :param unique: Something no other try has (Airflow's id of the task instance).
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int = -1
+    try_number: int = 1
+    unique: str = ""
+
+    @property
+    def id(self) -> str:
+        """Readable, unique per try, one safe path segment: what ``{run-id}`` stands for."""
+        from hashlib import sha256  # only the process that runs steps asks
+
+        parts = [_safe(self.dag_id), _safe(self.run_id), _safe(self.task_id)]
+        if self.map_index >= 0:
+            parts.append(f"map{self.map_index}")
+        exact = "\0".join(
+            (self.dag_id, self.run_id, self.task_id, str(self.map_index), str(self.try_number), self.unique)
+        )
+        return ".".join([*parts, f"try{self.try_number}", sha256(exact.encode()).hexdigest()[:10]])
+
+
+def _safe(part: str) -> str:
+    return _SAFE_IN_PATH.sub("_", part).lstrip(".")[:_PART_LIMIT] or "_"

@@ -1,0 +1,186 @@
+"""Every error this package raises on purpose.
+
+* AmlDataError
+  x UserError                 the DAG, the script or the connection must change; a retry cannot help
+    - InvalidName             a name of an input, output, datastore or dataset
+    - InvalidPath             a path that leaves its root, or an unknown placeholder
+    - InvalidDeclaration      a dataset, output or step declared with values that cannot work (also ValueError)
+    - WiringError             steps whose inputs and outputs do not fit together
+    - InvalidConfiguration    a connection or config.json with an unknown key or a wrong type
+    - WorkspaceNotFound       no connection, or no config.json, of that name
+    - DatastoreNotFound, DatasetNotFound, DatasetExists
+    - UnsupportedDatastore    a kind of datastore that is not offered
+    - MissingExtra            an optional package is not installed (also ImportError)
+    - FilesNotFound           a path or glob of a dataset matches nothing
+    - FilesExist              a download or upload would overwrite files
+    - OutputConflict          an output's destination already holds one of its files
+    - OutputInUse             another step is writing the same place at this moment
+    - OutputUnusable          the script left something that cannot be stored
+    - DataChanged             committed data is missing, or not what its manifest says
+    - DataNotReadable         a file that is not in the format its dataset says (also ValueError)
+    - OfflineRun              something only a step has was asked of a script run by hand (also AttributeError)
+  x StepFailed                the user's script ended badly: exit code or signal
+  x StorageError              the store refused or was out of reach; a retry may help
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class AmlDataError(Exception):
+    """Base of every deliberate error of this package."""
+
+
+class UserError(AmlDataError):
+    """Something the user has to change; retrying cannot help."""
+
+
+class InvalidName(UserError, ValueError):
+    """A name that v1's rule for names refuses."""
+
+
+class InvalidPath(UserError, ValueError):
+    """A path that leaves its root or holds an unknown placeholder."""
+
+
+class InvalidDeclaration(UserError, ValueError):
+    """A declaration whose values cannot work."""
+
+
+class WiringError(UserError, ValueError):
+    """Inputs and outputs of steps that do not fit together."""
+
+
+class InvalidConfiguration(UserError, ValueError):
+    """A workspace configuration with an unknown key or a wrong type."""
+
+
+class WorkspaceNotFound(UserError, LookupError):
+    """No connection or no config.json where one was named."""
+
+
+class _NotFound(UserError, LookupError):
+    what = "Thing"
+    remedy = ""
+
+    def __init__(self, name: str, known: Iterable[str] = ()) -> None:
+        super().__init__(name, tuple(sorted(known)))
+        self.name, self.known = name, tuple(sorted(known))
+
+    def __str__(self) -> str:
+        near = get_close_matches(self.name, self.known, n=1)
+        listed = ", ".join(self.known[:20]) + (", ..." if len(self.known) > 20 else "")
+        return (
+            f"{self.what} {self.name!r} does not exist in the workspace (there are: {listed or 'none'}). "
+            + (f"Did you mean {near[0]!r}? " if near else "")
+            + self.remedy
+        )
+
+
+class DatastoreNotFound(_NotFound):
+    """A datastore name the workspace does not know."""
+
+    what = "Datastore"
+    remedy = "Declare it under 'datastores' in the workspace's Airflow connection."
+
+
+class DatasetNotFound(_NotFound):
+    """A dataset name or version nobody registered."""
+
+    def __init__(self, name: str, version: int | str, known: Iterable[str] = ()) -> None:
+        super().__init__(name, known)
+        self.args = (name, version, self.known)
+        self.version = version
+
+    def __str__(self) -> str:
+        near = get_close_matches(self.name, self.known, n=1)
+        return (
+            f'Cannot find dataset registered with name "{self.name}" (version: {self.version}) in the workspace. '
+            + (f"Did you mean {near[0]!r}? " if near and near[0] != self.name else "")
+            + f"Registered: {', '.join(self.known[:20]) or 'nothing'}."
+        )
+
+
+class DatasetExists(UserError):
+    """A dataset of that name is registered already."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+    def __str__(self) -> str:
+        return (
+            f'There is already a dataset registered under name "{self.name}". Specify '
+            "`create_new_version=True` to register the dataset as a new version."
+        )
+
+
+class UnsupportedDatastore(UserError):
+    """A kind of datastore that is not offered."""
+
+
+class MissingExtra(UserError, ImportError):
+    """An optional package is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(what, extra)
+        self.what, self.extra = what, extra
+
+    def __str__(self) -> str:
+        return f'{self.what} needs an extra: pip install "airflow-aml-data[{self.extra}]"'
+
+
+class FilesNotFound(UserError, FileNotFoundError):
+    """A dataset path that matches no file."""
+
+
+class FilesExist(UserError, FileExistsError):
+    """Files stand where a download or an upload would write."""
+
+
+class OutputConflict(UserError, FileExistsError):
+    """The destination of an output already holds a file of the same name."""
+
+
+class OutputInUse(UserError):
+    """Another step is writing to the same place at this moment."""
+
+
+class OutputUnusable(UserError):
+    """What the script left in its output folder cannot be stored."""
+
+
+class DataChanged(UserError):
+    """Committed data is missing or is no longer what its manifest says."""
+
+
+class DataNotReadable(UserError, ValueError):
+    """A file is not in the format its dataset declares."""
+
+
+class OfflineRun(UserError, AttributeError):
+    """Something only a pipeline step has was asked of a script that runs by hand."""
+
+
+class StepFailed(AmlDataError):
+    """The user's script ended badly.
+
+    :param exit_code: The script's exit code; negative: the number of the signal that ended it.
+    """
+
+    def __init__(self, script: str, exit_code: int) -> None:
+        super().__init__(script, exit_code)
+        self.script, self.exit_code = script, exit_code
+
+    def __str__(self) -> str:
+        if self.exit_code < 0:
+            how = f"was ended by signal {-self.exit_code}"
+        else:
+            how = f"ended with exit code {self.exit_code}"
+        return f"{self.script} {how}; none of its outputs was published. Its own messages are in the log above."
+
+
+class StorageError(AmlDataError, OSError):
+    """The store refused or was out of reach; retrying may help."""
