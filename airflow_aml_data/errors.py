@@ -20,6 +20,7 @@
     - DataNotReadable         a file that is not in the format its dataset says (also ValueError)
     - OfflineRun              something only a step has was asked of a script run by hand (also AttributeError)
   x StepFailed                the user's script ended badly: exit code or signal
+  x StaleTry                  a newer try, or another step, has taken over this try's outputs
   x StorageError              the store refused or was out of reach; a retry may help
 """
 
@@ -175,11 +176,13 @@ class StepFailed(AmlDataError):
         self.script, self.exit_code = script, exit_code
 
     def __str__(self) -> str:
-        if self.exit_code < 0:
-            how = f"was ended by signal {-self.exit_code}"
-        else:
-            how = f"ended with exit code {self.exit_code}"
+        code = self.exit_code
+        how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return f"{self.script} {how}; none of its outputs was published. Its own messages are in the log above."
+
+
+class StaleTry(AmlDataError):
+    """This try no longer owns its outputs: it ended, or another took them over. It publishes nothing."""
 
 
 class StorageError(AmlDataError, OSError):

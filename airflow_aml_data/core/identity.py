@@ -6,9 +6,12 @@ import re
 from dataclasses import dataclass
 from posixpath import normpath
 
-from airflow_aml_data.errors import InvalidName, InvalidPath
+from airflow_aml_data.errors import InvalidDeclaration, InvalidName, InvalidPath
 
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+_NAME_LIMIT = 200  # of an output; a file system's limit of 255 less an ending
+DATASET_NAME_LIMIT = 255
+"""Characters of a dataset's name. PostgreSQL keeps an indexed value below 2,704 bytes."""
 _SAFE_IN_PATH = re.compile(r"[^A-Za-z0-9_.-]+")
 _PART_LIMIT = 60  # three parts, a hash and the numbers stay below the 255 bytes of a path segment
 
@@ -26,6 +29,25 @@ def check_name(name: str, what: str) -> str:
         raise InvalidName(
             f'Invalid {what} name "{name}". The name can only be alphanumeric characters and underscore, '
             "and must not begin with a number."
+        )
+    if len(name) > _NAME_LIMIT:
+        raise InvalidName(
+            f'Invalid {what} name "{name[:40]}...": it has {len(name)} characters, {_NAME_LIMIT} are allowed.'
+        )
+    return name
+
+
+def check_dataset_name(name: str) -> str:
+    """Return ``name`` when a dataset can be registered under it. Source: v1, semantics section 11.
+
+    :raises InvalidDeclaration: for an empty name.
+    :raises InvalidName: for one that is too long.
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise InvalidDeclaration("The registration name of the dataset must not be empty.")
+    if len(name) > DATASET_NAME_LIMIT:
+        raise InvalidName(
+            f"Dataset name {name[:40]!r}... has {len(name)} characters; {DATASET_NAME_LIMIT} are allowed."
         )
     return name
 

@@ -1,0 +1,206 @@
+"""The catalog as the rest of the package sees it: one transaction per call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+
+from airflow_aml_data.core.catalog import datasets, history, leases, lifecycle
+from airflow_aml_data.core.catalog.database import Database
+from airflow_aml_data.core.catalog.records import (
+    CommittedOutput,
+    DatasetVersion,
+    HistoryEntry,
+    NewDatasetVersion,
+    NewOutput,
+    Output,
+    OutputState,
+)
+from airflow_aml_data.core.identity import StepRun
+from airflow_aml_data.errors import DataChanged
+
+
+def utc_now() -> datetime:
+    """Return this moment, in UTC."""
+    return datetime.now(UTC)
+
+
+class Catalog:
+    """Dataset versions, outputs with their states, leases and history, in SQLite or PostgreSQL.
+
+    Making one does no I/O; the first call creates the database's tables. Any number of processes may use
+    one database at a time. Each call is one transaction: all of it happens, or nothing. It may be called
+    from several threads and after a fork, since no connection outlives a call.
+
+    Whatever a retry may cure (a locked file, a lost server) is :exc:`.StorageError`; an address or a file
+    that cannot work is :exc:`.InvalidConfiguration`. No text of either holds the password.
+
+    :param url: ``sqlite:////absolute/path/catalog.db`` (on a local disk: SQLite's write-ahead log does not
+        work over a network) or ``postgresql://user:password@host:5432/database``.
+    :param now: The clock. Leases are compared across machines, so their clocks must agree to a few seconds.
+    :raises InvalidConfiguration: for an address that no catalog can have.
+    """
+
+    def __init__(self, url: str, *, now: Callable[[], datetime] = utc_now) -> None:
+        self._database = Database(url)
+        self._now = now
+
+    def __repr__(self) -> str:
+        return f"Catalog({self._database.place!r})"
+
+    def check(self) -> str:
+        """Connect, migrate if needed, and return one sentence: kind of database, where, schema version.
+
+        :raises InvalidConfiguration: for a database that is not usable as it is configured.
+        :raises StorageError: for one that does not answer.
+        """
+        return self._database.describe()
+
+    def close(self) -> None:
+        """Let go of what is held; the catalog can still be used afterwards."""
+        self._database.close()
+
+    def begin_outputs(self, run: StepRun, outputs: Sequence[NewOutput], *, lease_seconds: float) -> list[Output]:
+        """Claim the places a run is about to write, and return the outputs abandoned for it.
+
+        What earlier tries of the same task are still writing is abandoned. So is what another task was
+        writing in the same place, in a folder above it or below it, when its lease has run out. Both are
+        returned, so that the caller can remove their bytes; a returned output may lie in the place just
+        claimed. Of two runs that claim one place at the same time, one gets it. The same run may repeat the
+        same call: it renews the leases.
+
+        :param lease_seconds: How long the claim holds without :meth:`renew_leases`.
+        :raises OutputInUse: when another task is writing there; it names who, since when, and what to do.
+        :raises StaleTry: when a newer try of the task has begun, or this one has ended.
+        :raises InvalidDeclaration: for a name given twice, or an output begun elsewhere before.
+        """
+        now = self._now()
+        with self._database.writing() as connection:
+            return lifecycle.begin(connection, run, outputs, now=now, expires_at=now + timedelta(seconds=lease_seconds))
+
+    def commit_outputs(
+        self,
+        run: StepRun,
+        outputs: Sequence[CommittedOutput],
+        registrations: Sequence[NewDatasetVersion] = (),
+    ) -> list[DatasetVersion]:
+        """Publish what a run has written and register datasets of it; return their versions, in order.
+
+        Every registration makes a new version. All outputs are committed and all versions made, or none.
+        An output whose lease ran out can be committed as long as nobody has claimed its place.
+
+        :raises StaleTry: when an output is not being written any more, because a newer try or another task
+            took over, or because it is committed or abandoned already; nothing changes then.
+        :raises InvalidDeclaration: for an output that was never begun, or a name given twice.
+        """
+        now = self._now()
+        by_name = sorted(enumerate(registrations), key=lambda pair: pair[1].name)  # locks in one order
+        with self._database.writing() as connection:
+            lifecycle.commit(connection, run, outputs, now=now)
+            made = [
+                (position, datasets.register(connection, new, create_new_version=True, now=now))
+                for position, new in by_name
+            ]
+        return [version for _, version in sorted(made, key=lambda pair: pair[0])]
+
+    def abandon_outputs(self, run: StepRun, reason: str) -> list[Output]:
+        """Give up what the run is still writing, and end all its leases.
+
+        Committed outputs stay as they are. May be repeated.
+
+        :param reason: For the history: a sentence.
+        :returns: The outputs given up, so that the caller can remove their bytes.
+        """
+        now = self._now()
+        with self._database.writing() as connection:
+            return lifecycle.abandon(connection, run, reason=reason, now=now)
+
+    def get_output(self, output_id: str) -> Output:
+        """Return the output of that id.
+
+        :raises DataChanged: when there is none.
+        """
+        with self._database.reading() as connection:
+            found = lifecycle.get(connection, output_id)
+        if found is None:
+            raise DataChanged(
+                f"Output {output_id!r} is not in the catalog {self._database.place}. "
+                "Was the reference made with another catalog?"
+            )
+        return found
+
+    def find_outputs(
+        self,
+        *,
+        dag_id: str | None = None,
+        run_id: str | None = None,
+        task_id: str | None = None,
+        state: OutputState | None = None,
+        limit: int = 100,
+    ) -> list[Output]:
+        """Return up to ``limit`` outputs that fit all that is given; newest first.
+
+        :param run_id: Airflow's id of the DAG run.
+        """
+        with self._database.reading() as connection:
+            return lifecycle.find(connection, dag_id=dag_id, run_id=run_id, task_id=task_id, state=state, limit=limit)
+
+    def lease_outputs(self, run: StepRun, output_ids: Sequence[str], *, lease_seconds: float) -> None:
+        """Keep outputs from being deleted while a run reads them, and note that they were used.
+
+        :param lease_seconds: How long, without :meth:`renew_leases`.
+        :raises DataChanged: naming outputs that are unknown or not committed; then none is leased.
+        """
+        now = self._now()
+        with self._database.writing() as connection:
+            leases.read(
+                connection,
+                output_ids,
+                holder=run.id,
+                now=now,
+                expires_at=now + timedelta(seconds=lease_seconds),
+            )
+
+    def renew_leases(self, run: StepRun, *, lease_seconds: float) -> None:
+        """Let every lease of the run end ``lease_seconds`` from now. A run without leases gets none."""
+        now = self._now()
+        with self._database.writing() as connection:
+            leases.renew(connection, holder=run.id, expires_at=now + timedelta(seconds=lease_seconds))
+
+    def release_leases(self, run: StepRun) -> None:
+        """End every lease of the run. May be repeated."""
+        with self._database.writing() as connection:
+            leases.release(connection, holder=run.id)
+
+    def register_dataset(self, new: NewDatasetVersion, *, create_new_version: bool) -> DatasetVersion:
+        """Register a dataset under the next version of its name: 1, 2, 3 and so on, without gaps.
+
+        :raises DatasetExists: for a known name without ``create_new_version``.
+        :raises DataChanged: when ``new.output_id`` is not a committed output.
+        """
+        now = self._now()
+        with self._database.writing() as connection:
+            return datasets.register(connection, new, create_new_version=create_new_version, now=now)
+
+    def get_dataset(self, name: str, version: int | str | None = "latest") -> DatasetVersion:
+        """Return a version of a dataset.
+
+        :param version: A number, as int or text; ``"latest"`` or None for the newest.
+        :raises DatasetNotFound: with up to 100 names that are registered.
+        :raises InvalidDeclaration: for another kind of version.
+        """
+        number = datasets.check_version(version)
+        with self._database.reading() as connection:
+            return datasets.get(connection, name, number)
+
+    def list_datasets(self) -> list[DatasetVersion]:
+        """Return the latest version of every dataset, by name."""
+        with self._database.reading() as connection:
+            return datasets.latest_of_each(connection)
+
+    def history(
+        self, *, output_id: str | None = None, dataset: str | None = None, limit: int = 100
+    ) -> list[HistoryEntry]:
+        """Return up to ``limit`` entries of an output, a dataset, or everything; newest first."""
+        with self._database.reading() as connection:
+            return history.read(connection, output_id=output_id, dataset=dataset, limit=limit)

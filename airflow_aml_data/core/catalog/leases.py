@@ -1,0 +1,107 @@
+"""Leases: who writes or reads an output, and until when nobody may take it from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+from sqlalchemy import Connection, Table, delete, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from airflow_aml_data.core.catalog.schema import leases, outputs
+from airflow_aml_data.errors import DataChanged
+
+_BATCH = 500  # SQLite before 3.32 takes 999 values in a statement
+_NAMED = 5
+
+
+def grant(
+    connection: Connection,
+    output_ids: Iterable[str],
+    *,
+    holder: str,
+    kind: Literal["write", "read"],
+    expires_at: datetime,
+) -> None:
+    """Give ``holder`` a lease of each output, or a longer one where it has one."""
+    terms = {"holder": holder, "kind": kind, "expires_at": expires_at}
+    rows = [{"output_id": id_, **terms} for id_ in output_ids]
+    if not rows:
+        return
+    statement = inserting(connection, leases)
+    statement = statement.on_conflict_do_update(
+        index_elements=["output_id", "holder"],
+        set_={"kind": statement.excluded.kind, "expires_at": statement.excluded.expires_at},
+    )
+    connection.execute(statement, rows)
+
+
+def read(
+    connection: Connection, output_ids: Sequence[str], *, holder: str, now: datetime, expires_at: datetime
+) -> None:
+    """Lease committed outputs to a reader and note that they are used.
+
+    :raises DataChanged: naming the outputs that are not there to be read; then no lease is given.
+    """
+    check_committed(connection, output_ids)
+    ids = sorted(set(output_ids))
+    for batch in batches(ids):
+        connection.execute(update(outputs).where(outputs.c.id.in_(batch)).values(used_at=now))
+    grant(connection, ids, holder=holder, kind="read", expires_at=expires_at)
+
+
+def check_committed(connection: Connection, output_ids: Sequence[str]) -> None:
+    """Hold the rows of the outputs, so that nobody deletes them before this transaction ends.
+
+    :raises DataChanged: naming outputs that are unknown or not committed.
+    """
+    states: dict[str, str] = {}
+    for batch in batches(sorted(set(output_ids))):
+        query = select(outputs.c.id, outputs.c.state).where(outputs.c.id.in_(batch))
+        states.update((row.id, row.state) for row in connection.execute(query.order_by(outputs.c.id).with_for_update()))
+    found = [(id_, states.get(id_, "not in the catalog")) for id_ in dict.fromkeys(output_ids)]
+    bad = [(id_, state) for id_, state in found if state != "committed"]
+    if bad:
+        listed = ", ".join(f"{id_!r} ({state})" for id_, state in bad[:_NAMED])
+        more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+        raise DataChanged(
+            f"These outputs cannot be read, because they are not committed: {listed}{more}. "
+            "Run the step that writes them again."
+        )
+
+
+def renew(connection: Connection, *, holder: str, expires_at: datetime) -> None:
+    """Move the end of every lease the holder has."""
+    connection.execute(update(leases).where(leases.c.holder == holder).values(expires_at=expires_at))
+
+
+def release(connection: Connection, *, holder: str) -> None:
+    """End every lease the holder has."""
+    connection.execute(delete(leases).where(leases.c.holder == holder))
+
+
+def write_ends(connection: Connection, output_ids: Sequence[str]) -> dict[str, datetime]:
+    """Return until when each output may be written; an output without a writer is left out."""
+    ends: dict[str, datetime] = {}
+    for batch in batches(output_ids):
+        query = select(leases.c.output_id, leases.c.expires_at)
+        query = query.where(leases.c.output_id.in_(batch), leases.c.kind == "write")
+        ends.update((row.output_id, row.expires_at) for row in connection.execute(query))
+    return ends
+
+
+def end(connection: Connection, output_ids: Sequence[str], *, kind: Literal["write"]) -> None:
+    """End the leases of that kind on the outputs, whoever holds them."""
+    for batch in batches(output_ids):
+        connection.execute(delete(leases).where(leases.c.output_id.in_(batch), leases.c.kind == kind))
+
+
+def inserting(connection: Connection, table: Table) -> Any:
+    """Return an INSERT that can say what to do on a conflict; each dialect has a class of its own."""
+    return (postgresql if connection.dialect.name == "postgresql" else sqlite).insert(table)
+
+
+def batches(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Cut ids into pieces a statement can hold."""
+    return (ids[start : start + _BATCH] for start in range(0, len(ids), _BATCH))

@@ -1,0 +1,161 @@
+"""What goes into the catalog and comes out of it: frozen values, checked where they are made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+from airflow_aml_data.core.identity import StepRun, check_dataset_name, check_name, check_relative_path
+from airflow_aml_data.errors import InvalidDeclaration, InvalidPath
+
+OutputMode = Literal["mount", "upload"]
+OutputState = Literal["writing", "committed", "abandoned"]
+HistoryEvent = Literal["begun", "committed", "abandoned", "registered"]
+
+PATH_LIMIT = 1024
+"""Characters of a path. Azure Blob allows a blob's name 1,024, and the path is a prefix of those."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewOutput:
+    """An output a step is about to write.
+
+    :param name: The output's name, unique within the step.
+    :param path: Folder on the datastore, normalised; ``""`` is the datastore's root.
+    :raises InvalidName: for a name v1 would refuse.
+    :raises InvalidPath: for a path that is not normalised, or longer than a store takes.
+    """
+
+    name: str
+    datastore: str
+    path: str
+    mode: OutputMode
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "output")
+        clean = check_relative_path(self.path)
+        if clean != self.path:
+            raise InvalidPath(f"Path {self.path!r} of output {self.name!r} is not normalised: use {clean!r}.")
+        if len(self.path) > PATH_LIMIT:
+            raise InvalidPath(
+                f"The path of output {self.name!r} has {len(self.path)} characters; stores take {PATH_LIMIT}."
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommittedOutput:
+    """What a step left in an output, as its manifest says.
+
+    :param files: Number of files.
+    :param size_bytes: Their sizes added up.
+    :param changed_at: When the newest byte was written; must carry a time zone.
+    """
+
+    name: str
+    files: int
+    size_bytes: int
+    manifest_path: str
+    manifest_digest: str
+    changed_at: datetime
+
+    def __post_init__(self) -> None:
+        if self.changed_at.tzinfo is None:
+            raise InvalidDeclaration(f"changed_at of output {self.name!r} carries no time zone.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """One output of one try of a step, as the catalog knows it.
+
+    :param id: ``<step run id>/<name>``.
+    :param files: None until the output is committed, as are ``size_bytes``, ``manifest_path``,
+        ``manifest_digest`` and ``changed_at``.
+    :param used_at: When a reader last took a lease; None when nobody has.
+    """
+
+    id: str
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    try_number: int
+    step_run_id: str
+    name: str
+    datastore: str
+    path: str
+    mode: OutputMode
+    state: OutputState
+    files: int | None
+    size_bytes: int | None
+    manifest_path: str | None
+    manifest_digest: str | None
+    created_at: datetime
+    changed_at: datetime | None
+    used_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewDatasetVersion:
+    """A dataset to register.
+
+    :param name: Any text but the empty one.
+    :param definition: What the dataset is; plain JSON.
+    :param output_id: The committed output the dataset reads, when it reads one.
+    :param producer: The step run that made it; None when a person registered it.
+    :raises InvalidDeclaration: for an empty name, or a definition or tags JSON cannot carry.
+    """
+
+    name: str
+    definition: Mapping[str, Any]
+    description: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    output_id: str | None = None
+    producer: StepRun | None = None
+
+    def __post_init__(self) -> None:
+        check_dataset_name(self.name)
+        for what, text in (("name", self.name), ("description", self.description)):
+            if text != storable(text):
+                raise InvalidDeclaration(
+                    f"The {what} of dataset {self.name!r} holds a character that cannot be stored."
+                )
+        for what, value in (("definition", self.definition), ("tags", self.tags)):
+            try:
+                json.dumps(dict(value), allow_nan=False)
+            except (TypeError, ValueError) as error:
+                raise InvalidDeclaration(f"The {what} of dataset {self.name!r} must be plain JSON: {error}.") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetVersion(NewDatasetVersion):
+    """A registered version of a dataset; versions of a name are 1, 2, 3 and so on, without gaps."""
+
+    version: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryEntry:
+    """One thing that happened, never changed afterwards.
+
+    :param id: Grows with time.
+    :param step_run_id: Who did it; None when no step did.
+    :param detail: A sentence: why, or how much.
+    """
+
+    id: int
+    at: datetime
+    event: HistoryEvent
+    output_id: str | None
+    dataset: str | None
+    version: int | None
+    step_run_id: str | None
+    detail: str
+
+
+def storable(text: str) -> str:
+    """Return ``text`` without what PostgreSQL's text type refuses: NUL, and halves of surrogate pairs."""
+    return text.replace("\0", "").encode("utf-8", "backslashreplace").decode("utf-8")
