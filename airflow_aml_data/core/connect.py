@@ -1,0 +1,235 @@
+"""From the name of a workspace to its parts: configuration, storages, catalog."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_aml_data.core import connections
+from airflow_aml_data.core.connections import DEFAULT_CONN_ID
+from airflow_aml_data.core.protocol import RunFile
+from airflow_aml_data.core.storage.base import DatastoreConfig, Storage, check_kind, open_storage
+from airflow_aml_data.errors import AmlDataError, DatastoreNotFound, InvalidConfiguration, WorkspaceNotFound
+
+if TYPE_CHECKING:
+    from airflow_aml_data.core.catalog import Catalog
+
+_IDENTITY = ("subscription_id", "resource_group", "workspace_name")
+_CONFIG_FOLDERS = (".azureml", "aml_config", ".")
+_EMBEDDED_DATASTORE = "workspaceblobstore"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkspaceConfig:
+    """What a connection says about a workspace; the keys are those of the connection's extra.
+
+    :param datastores: Datastore name to its kind and options.
+    :param catalog_connection_string: SQLAlchemy URL of the catalog; holds a password, so never in a repr.
+    """
+
+    name: str
+    datastores: Mapping[str, DatastoreConfig]
+    default_datastore: str
+    catalog_connection_string: str = field(repr=False)
+    subscription_id: str = ""
+    resource_group: str = ""
+    workspace_name: str = ""
+
+    @classmethod
+    def from_mapping(cls, name: str, config: Mapping[str, Any], home: Path) -> WorkspaceConfig:
+        """Check a configuration and fill in what it leaves out from the embedded workspace in ``home``.
+
+        :param name: The connection's id, for messages.
+        :raises InvalidConfiguration: naming the unknown key, or the type found and the type wanted.
+        """
+        allowed = ("datastores", "default_datastore", "catalog_connection_string", *_IDENTITY)
+        for key, value in config.items():
+            if key not in allowed:
+                raise InvalidConfiguration(
+                    f"Connection {name!r} has unknown key {key!r}. Allowed: {', '.join(allowed)}."
+                )
+            if key != "datastores" and not isinstance(value, str | None):
+                raise InvalidConfiguration(f"Connection {name!r}: {key!r} must be text, found {type(value).__name__}.")
+        texts = {key: config.get(key) or "" for key in allowed if key != "datastores"}
+        stores = _datastores(name, config.get("datastores")) or {
+            _EMBEDDED_DATASTORE: DatastoreConfig(
+                name=_EMBEDDED_DATASTORE,
+                kind="local",
+                options={"root": str(home / "datastores" / _EMBEDDED_DATASTORE)},
+            )
+        }
+        texts["default_datastore"] = texts["default_datastore"] or next(iter(stores))
+        if texts["default_datastore"] not in stores:
+            raise InvalidConfiguration(
+                f"Connection {name!r}: 'default_datastore' is {texts['default_datastore']!r}, which is not among its "
+                f"datastores: {', '.join(stores)}."
+            )
+        texts["catalog_connection_string"] = texts["catalog_connection_string"] or f"sqlite:///{home / 'catalog.db'}"
+        return cls(name=name, datastores=stores, **texts)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The configuration as :meth:`from_mapping` takes it; holds credentials, so for private files only."""
+        return {
+            "datastores": {each.name: {"kind": each.kind, **each.options} for each in self.datastores.values()},
+            "default_datastore": self.default_datastore,
+            "catalog_connection_string": self.catalog_connection_string,
+            **{key: getattr(self, key) for key in _IDENTITY},
+        }
+
+
+class ConnectedWorkspace:
+    """A workspace with its parts, each opened when it is first used.
+
+    :param config: From :func:`find_config`.
+    """
+
+    def __init__(self, config: WorkspaceConfig) -> None:
+        self.config = config
+        self._storages: dict[str, Storage] = {}
+
+    def __repr__(self) -> str:
+        return f"ConnectedWorkspace({self.config.name!r})"
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        from airflow_aml_data.core.catalog import Catalog  # SQLAlchemy: not before someone asks
+
+        return Catalog(self.config.catalog_connection_string)
+
+    def datastore_name(self, name: str | None) -> str:
+        """The name of a declared datastore; None is the default one. Names are case-insensitive, as in v1.
+
+        :raises DatastoreNotFound: naming the known ones.
+        """
+        if name is None:
+            return self.config.default_datastore
+        for known in self.config.datastores:
+            if known.lower() == name.lower():
+                return known
+        raise DatastoreNotFound(name, self.config.datastores)
+
+    def storage(self, name: str | None) -> Storage:
+        known = self.datastore_name(name)
+        if known not in self._storages:
+            self._storages[known] = open_storage(self.config.datastores[known])
+        return self._storages[known]
+
+    def check(self) -> tuple[bool, str]:
+        """Whether everything works, and one sentence that says what does and what does not."""
+        works, fails = [], []
+        for name in self.config.datastores:
+            try:
+                works.append(self.storage(name).check())
+            except AmlDataError as error:
+                fails.append(str(error))
+        try:
+            works.append(self.catalog.check())
+        except AmlDataError as error:
+            fails.append(str(error))
+        sentence = f"Works: {'; '.join(works) or 'nothing'}"
+        return not fails, sentence + (f". Does not work: {'; '.join(fails)}" if fails else "") + "."
+
+
+def connect(conn_id: str = DEFAULT_CONN_ID, config_path: str | None = None, search: bool = False) -> ConnectedWorkspace:
+    """Open a workspace by the id of its Airflow connection.
+
+    Inside a step, the configuration is the one the step was started with. Without a connection of the
+    default id, it is the embedded workspace: a folder and an SQLite catalog under ``$AIRFLOW_HOME``.
+
+    :param search: Also look for v1's ``config.json``, from ``config_path`` or the working directory upwards.
+    :raises WorkspaceNotFound: when no connection has that id, or no config.json is where one was named.
+    """
+    identity = _read_config_json(config_path) if search else {}
+    step = RunFile.current()
+    found = step.workspace if step and step.conn_id == conn_id else connections.source(conn_id)
+    if found is None and conn_id != DEFAULT_CONN_ID:
+        raise WorkspaceNotFound(
+            f"There is no Airflow connection {conn_id!r}. Create one of type 'azureml', "
+            f"or use the default {DEFAULT_CONN_ID!r}, which works without one."
+        )
+    config = dict(found or {})
+    for key, value in identity.items():
+        if config.get(key, value) not in (value, "", None):
+            raise InvalidConfiguration(
+                f"config.json says {key} = {value!r}, connection {conn_id!r} says {config[key]!r}. They must name one workspace."
+            )
+        config[key] = value
+    return ConnectedWorkspace(WorkspaceConfig.from_mapping(conn_id, config, embedded_home()))
+
+
+def embedded_home(environ: Mapping[str, str] = os.environ) -> Path:
+    """The folder of the embedded workspace."""
+    return Path(environ.get("AIRFLOW_HOME") or "~/airflow").expanduser() / "azureml_workspace"
+
+
+def _datastores(name: str, declared: Any) -> dict[str, DatastoreConfig]:
+    if declared is None or declared == "":
+        return {}
+    if isinstance(declared, str):  # the connection form's text box
+        try:
+            declared = json.loads(declared)
+        except json.JSONDecodeError as error:
+            raise InvalidConfiguration(f"Connection {name!r}: 'datastores' is not JSON: {error}.") from error
+    example = '{"mystore": {"kind": "local", "root": "/data"}}'
+    if not isinstance(declared, Mapping) or not all(isinstance(each, Mapping) for each in declared.values()):
+        raise InvalidConfiguration(
+            f"Connection {name!r}: 'datastores' must map a name to its kind and options, as in {example}."
+        )
+    stores = {}
+    lower: set[str] = set()
+    for store, options in declared.items():
+        kind = options.get("kind")
+        if not isinstance(kind, str):
+            raise InvalidConfiguration(f"Connection {name!r}: datastore {store!r} lacks 'kind'. Example: {example}.")
+        check_kind(kind, store)
+        if not isinstance(store, str) or store.lower() in lower:
+            raise InvalidConfiguration(
+                f"Connection {name!r} has two datastores {store!r}: their names differ at most in upper and lower case, which do not count."
+            )
+        lower.add(store.lower())
+        stores[store] = DatastoreConfig(
+            name=store, kind=kind, options={key: each for key, each in options.items() if key != "kind"}
+        )
+    return stores
+
+
+def _read_config_json(path: str | None) -> dict[str, str]:
+    file = _find_config_json(Path(path or "."))
+    if file is None:
+        if path is None:
+            return {}
+        raise WorkspaceNotFound(
+            f"The workspace configuration file config.json, could not be found in {Path(path).absolute()} or its parent "
+            "directories. Write it there with subscription_id, resource_group and workspace_name, or leave out the path "
+            f"to use the Airflow connection {DEFAULT_CONN_ID!r}."
+        )
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InvalidConfiguration(f"{file} is not JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise InvalidConfiguration(f"{file} must hold one JSON object with {', '.join(_IDENTITY)}.")
+    for key in content:
+        if key not in _IDENTITY:
+            raise InvalidConfiguration(f"{file} has unknown key {key!r}. Allowed: {', '.join(_IDENTITY)}.")
+    for key in _IDENTITY:
+        if not isinstance(content.get(key), str) or not content[key]:
+            raise InvalidConfiguration(f"{file}: {key!r} must be text, found {content.get(key)!r}.")
+    return content
+
+
+def _find_config_json(start: Path) -> Path | None:
+    """v1's order: the file itself, or for a folder ``.azureml``, ``aml_config`` and itself, then its parents."""
+    start = start.absolute()
+    if start.is_file():
+        return start
+    for folder in (start, *start.parents):
+        for inner in _CONFIG_FOLDERS:
+            if (file := folder / inner / "config.json").is_file():
+                return file
+    return None

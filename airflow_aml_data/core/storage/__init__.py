@@ -1,0 +1,1 @@
+"""Where bytes live: one module for each kind of datastore, all with the same calls."""

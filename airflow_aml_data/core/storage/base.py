@@ -1,0 +1,196 @@
+"""What every kind of datastore can do, and the registry of kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from airflow_aml_data.core.manifest import LocalFile
+from airflow_aml_data.errors import InvalidConfiguration, MissingExtra, UnsupportedDatastore
+
+
+class StoredFile(NamedTuple):
+    """A file in a store.
+
+    :param path: Relative to the datastore's root, POSIX, no leading slash.
+    :param etag: Changes whenever the content may have changed.
+    """
+
+    path: str
+    size_bytes: int
+    etag: str
+
+
+class Placement(NamedTuple):
+    """One file of a transfer: where it lies in the store, and its path below the local folder."""
+
+    file: StoredFile
+    target: str
+
+
+Progress = Callable[[int, int], None]
+"""Told of each batch that has been moved: files, bytes."""
+
+
+class Storage(Protocol):
+    """A connected datastore. All paths are relative to its root; no call follows a path out of it.
+
+    Calls raise :exc:`.StorageError` when the store refuses or is out of reach.
+    """
+
+    def check(self) -> str:
+        """Say in a few words what this is and whether it can be written, or raise."""
+
+    def list_files(self, path: str) -> Iterator[StoredFile]:
+        """Every file below a folder, at any depth, or the file itself; nothing when there is neither. Any order."""
+
+    def is_folder(self, path: str) -> bool:
+        """Whether ``path`` is a folder."""
+
+    def read_bytes(self, path: str) -> bytes:
+        """The content of one small file."""
+
+    def write_bytes(self, path: str, content: bytes) -> None:
+        """Create or replace one small file, atomically."""
+
+    def delete_files(self, paths: Iterable[str]) -> None:
+        """Remove the files; those already gone are fine. Folders left empty go too."""
+
+    def download(self, placements: Sequence[Placement], folder: Path, progress: Progress) -> None:
+        """Copy files below ``folder``; the caller may change the copies."""
+
+    def mount(self, placements: Sequence[Placement], folder: Path, progress: Progress) -> None:
+        """Make files readable below ``folder`` as cheaply as the store allows."""
+
+    def mount_folder(self, path: str, folder: Path) -> bool:
+        """Make a whole stored folder readable as ``folder``; False when the store has no cheap way."""
+
+    def upload(self, files: Sequence[tuple[Path, str]], *, overwrite: bool, progress: Progress) -> None:
+        """Copy local files to paths in the store.
+
+        :raises FilesExist: when ``overwrite`` is False and a different file is there; nothing is written then. A file
+            that is there already with the same content is left as it is.
+        """
+
+    def staging_folder(self, step_run_id: str, name: str) -> Path:
+        """Create a local folder for an output, from which :meth:`publish` is cheap."""
+
+    def publish(
+        self,
+        step_run_id: str,
+        name: str,
+        files: Sequence[LocalFile],
+        destination: str,
+        *,
+        overwrite: bool,
+        exclusive: bool,
+        progress: Progress,
+    ) -> list[StoredFile]:
+        """Move staged files to ``destination``; all of them or, on an error, none.
+
+        :param files: What of the staging folder to publish; the path is ``""`` when a file has taken the folder's place.
+        :param exclusive: The destination belongs to this step run alone.
+        :returns: The stored files, in the order of ``files``.
+        :raises OutputConflict: when ``overwrite`` is False and a file is there.
+        """
+
+    def take_back(self, step_run_id: str, name: str, destination: str, *, exclusive: bool) -> None:
+        """Undo a :meth:`publish` that was never committed, and remove the staging area."""
+
+    def drop_staging(self, step_run_id: str, name: str) -> None:
+        """Remove the staging area of an output; what was published stays."""
+
+    def output_folder(self, path: str) -> Path:
+        """Create a local folder whose files are stored at ``path`` as they are closed (mount mode)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatastoreConfig:
+    """One datastore as the workspace's connection declares it."""
+
+    name: str
+    kind: str
+    options: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How to open datastores of one kind.
+
+    :param opener: ``module:function`` taking a :class:`DatastoreConfig`.
+    :param requires: Module that must be importable, with the extra that brings it.
+    """
+
+    opener: str
+    requires: str = ""
+    extra: str = ""
+
+
+KINDS: dict[str, Kind] = {"local": Kind("airflow_aml_data.core.storage.local:open_local")}
+"""The kinds of datastore on offer."""
+
+_RETIRED = {
+    "azure_data_lake_gen1": (
+        "Azure Data Lake Storage Gen1 was retired on 29 February 2024 and its accounts no longer answer. "
+        "Move the data to Gen2 and declare the datastore with the Gen2 account."
+    ),
+}
+_RETIRED["azure_data_lake"] = _RETIRED["AzureDataLake"] = _RETIRED["adl"] = _RETIRED["azure_data_lake_gen1"]
+
+
+def check_kind(kind: str, name: str) -> str:
+    """Return ``kind`` when datastores of that kind are on offer.
+
+    :raises UnsupportedDatastore: with the reason and the way out.
+    """
+    if kind in _RETIRED:
+        raise UnsupportedDatastore(f"Datastore {name!r} is of kind {kind!r}. {_RETIRED[kind]}")
+    if kind not in KINDS:
+        raise UnsupportedDatastore(
+            f"Datastore {name!r} is of kind {kind!r}, which this release does not offer. Kinds: {', '.join(sorted(KINDS))}."
+        )
+    return kind
+
+
+def open_storage(config: DatastoreConfig) -> Storage:
+    """Connect to a datastore.
+
+    :raises MissingExtra: when its kind needs a package that is not installed.
+    """
+    kind = KINDS[check_kind(config.kind, config.name)]
+    if kind.requires and not _is_installed(kind.requires):
+        raise MissingExtra(f"Datastore {config.name!r} of kind {config.kind!r}", kind.extra)
+    module, _, function = kind.opener.partition(":")
+    storage: Storage = getattr(import_module(module), function)(config)
+    return storage
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even its parent is
+        return False
+
+
+def check_options(config: DatastoreConfig, allowed: Mapping[str, type]) -> None:
+    """Refuse options a kind does not know, lacks, or that have another type.
+
+    :param allowed: Option name to type; all are required.
+    """
+    for key, value in config.options.items():
+        if key not in allowed:
+            raise InvalidConfiguration(
+                f"Datastore {config.name!r} has unknown key {key!r}. "
+                f"Allowed for kind {config.kind!r}: {', '.join(['kind', *allowed])}."
+            )
+        if not isinstance(value, allowed[key]):
+            raise InvalidConfiguration(
+                f"Datastore {config.name!r}: {key!r} must be {allowed[key].__name__}, found {type(value).__name__}."
+            )
+    for key in allowed:
+        if key not in config.options:
+            raise InvalidConfiguration(f"Datastore {config.name!r} of kind {config.kind!r} lacks {key!r}.")

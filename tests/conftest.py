@@ -1,0 +1,45 @@
+"""Every test has an Airflow home of its own; nothing of the machine's Airflow is read or written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+_HOME = tempfile.mkdtemp(prefix="aml_data_tests_")
+os.environ["AIRFLOW_HOME"] = _HOME  # before the first airflow import
+os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = f"{_HOME}/dags"
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+Path(_HOME, "dags").mkdir()
+
+import pytest  # noqa: E402
+
+from airflow_aml_data import Datastore, Workspace  # noqa: E402
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A fresh embedded workspace."""
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow_home"))
+    return Workspace()
+
+
+@pytest.fixture
+def datastore(workspace: Workspace) -> Datastore:
+    """Its default datastore, empty."""
+    return workspace.get_default_datastore()
+
+
+@pytest.fixture
+def put(datastore: Datastore) -> Callable[[dict[str, str | bytes]], None]:
+    """Put files with the given contents on the default datastore, behind its back."""
+
+    def put_files(contents: dict[str, str | bytes]) -> None:
+        root = Path(datastore.workspace.connect().config.datastores[datastore.name].options["root"])
+        for path, content in contents.items():
+            file = root / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    return put_files
