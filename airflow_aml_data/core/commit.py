@@ -1,0 +1,257 @@
+"""Publish what a script left: the bytes, then the manifest, then one catalog transaction."""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from airflow_aml_data.core.catalog import CommittedOutput, NewDatasetVersion, Output
+from airflow_aml_data.core.connect import ConnectedWorkspace
+from airflow_aml_data.core.definition import Definition, OutputSource
+from airflow_aml_data.core.identity import StepRun
+from airflow_aml_data.core.manifest import LocalFile, Manifest, ManifestEntry, manifest_path, read_local
+from airflow_aml_data.core.outputs import OutputReference
+from airflow_aml_data.core.plan import PlannedOutput, StepPlan
+from airflow_aml_data.core.transfer import Meter
+from airflow_aml_data.errors import OutputUnusable, StorageError
+
+log = logging.getLogger(__name__)
+
+
+def discard(workspace: ConnectedWorkspace, abandoned: Output) -> None:
+    """Remove the bytes of an output that the catalog says is abandoned. Files closed in mount mode stay."""
+    storage = workspace.storage(abandoned.datastore)
+    storage.delete_files([manifest_path(abandoned.step_run_id, abandoned.name)])
+    if abandoned.mode == "upload":
+        storage.take_back(
+            abandoned.step_run_id,
+            abandoned.name,
+            abandoned.path,
+            exclusive=abandoned.step_run_id in abandoned.path,
+        )
+
+
+def commit_step(
+    workspace: ConnectedWorkspace,
+    plan: StepPlan,
+    output_paths: Mapping[str, Path],
+    existing: Mapping[str, Mapping[str, str]],
+) -> list[OutputReference]:
+    """Publish all outputs of a step; when it raises, the caller abandons them in the catalog and discards their bytes.
+
+    :param output_paths: Output name to the local path the script wrote to.
+    :param existing: Output name to path and etag of the files that were at its destination before (mount mode).
+    :returns: One reference for each output, in the plan's order.
+    :raises OutputUnusable: when an output holds nothing, or something that cannot be stored.
+    :raises OutputConflict: when a destination holds a file of the same name, in upload mode without ``overwrite``.
+    """
+    found = {each.name: _collect(each, output_paths[each.name]) for each in plan.outputs}
+    committed: list[CommittedOutput] = []
+    for each in plan.outputs:
+        manifest = _publish(workspace, plan.run, each, output_paths[each.name], found[each.name], existing)
+        where = manifest_path(plan.run.id, each.name)
+        workspace.storage(each.datastore).write_bytes(where, manifest.to_bytes())
+        committed.append(
+            CommittedOutput(
+                name=each.name,
+                files=len(manifest.entries),
+                size_bytes=manifest.size_bytes,
+                manifest_path=where,
+                manifest_digest=manifest.digest,
+                changed_at=datetime.now(UTC),
+            )
+        )
+    references = _record(workspace, plan, committed)
+    for each in plan.outputs:
+        if each.mode == "upload":
+            try:
+                workspace.storage(each.datastore).drop_staging(plan.run.id, each.name)
+            except StorageError as error:  # the output is committed: nothing may fail the step any more
+                log.warning("The staging area of output %r stays: %s", each.name, error)
+    return references
+
+
+def _publish(
+    workspace: ConnectedWorkspace,
+    run: StepRun,
+    planned: PlannedOutput,
+    local: Path,
+    found: Sequence[LocalFile],
+    existing: Mapping[str, Mapping[str, str]],
+) -> Manifest:
+    storage = workspace.storage(planned.datastore)
+    meter = Meter(f"Output {planned.name!r} ({planned.mode})", len(found))
+    if planned.mode == "upload":
+        if planned.config.source:
+            _copy_to_staging(local, found, storage.staging_folder(run.id, planned.name))
+        stored = storage.publish(
+            run.id,
+            planned.name,
+            found,
+            planned.path,
+            overwrite=planned.config.overwrite or planned.config.mode == "mount",
+            exclusive=planned.config.is_exclusive,
+            progress=meter,
+        )
+        etags = [each.etag for each in stored]
+    else:
+        listed = {each.path: each.etag for each in storage.list_files(planned.path)}
+        etags = [listed[_place(planned, each)] for each in found]
+        meter(len(found), sum(each.size_bytes for each in found))
+    meter.done()
+    before = existing.get(planned.name, {})
+    entries = [
+        ManifestEntry(each.path, each.size_bytes, each.checksum, etag)
+        for each, etag in zip(found, etags, strict=True)
+        if not before or before.get(_place(planned, each)) != etag  # written by this step run
+    ]
+    if not entries:
+        raise _nothing_written(planned, local)
+    return Manifest.of(entries)
+
+
+def _place(planned: PlannedOutput, file: LocalFile) -> str:
+    return f"{planned.path}/{file.path}" if file.path else planned.path
+
+
+def _record(
+    workspace: ConnectedWorkspace, plan: StepPlan, committed: Sequence[CommittedOutput]
+) -> list[OutputReference]:
+    run, registrations = plan.run, []
+    references = []
+    for planned, done in zip(plan.outputs, committed, strict=True):
+        source = OutputSource(
+            output_id=f"{run.id}/{planned.name}",
+            datastore=planned.datastore,
+            path=planned.path,
+            manifest=done.manifest_path,
+            manifest_digest=done.manifest_digest,
+        )
+        if wanted := planned.config.registration:
+            registrations.append(
+                NewDatasetVersion(
+                    name=wanted.name,
+                    definition=Definition(output=source).to_json(),
+                    description=wanted.description,
+                    tags=wanted.tags,
+                    output_id=source.output_id,
+                    producer=run,
+                )
+            )
+        references.append(_reference(workspace, run, planned, done, source))
+    made = iter(workspace.catalog.commit_outputs(run, committed, registrations))
+    return [
+        replace(each, dataset=version.name, dataset_version=version.version)
+        if planned.config.registration and (version := next(made))
+        else each
+        for planned, each in zip(plan.outputs, references, strict=True)
+    ]
+
+
+def _reference(
+    workspace: ConnectedWorkspace, run: StepRun, planned: PlannedOutput, done: CommittedOutput, source: OutputSource
+) -> OutputReference:
+    return OutputReference(
+        name=planned.name,
+        conn_id=workspace.config.name,
+        datastore=planned.datastore,
+        path=planned.path,
+        files=done.files,
+        size_bytes=done.size_bytes,
+        output_id=source.output_id,
+        manifest=done.manifest_path,
+        manifest_digest=done.manifest_digest,
+        dag_id=run.dag_id,
+        run_id=run.run_id,
+        task_id=run.task_id,
+        map_index=run.map_index,
+        try_number=run.try_number,
+    )
+
+
+def _collect(planned: PlannedOutput, local: Path) -> list[LocalFile]:
+    """Everything the script left in one output, sorted by path, with checksums."""
+    globs = planned.config.source_globs
+    try:
+        if local.is_symlink() and not planned.config.source:
+            raise OutputUnusable(
+                f"Output {planned.name!r}: the script put a symbolic link in the place of its output folder {local}. What lies "
+                "outside the output folder is not stored: copy it there."
+            )
+        if local.is_file():
+            paths = [""]
+        elif local.is_dir():
+            paths = sorted(_regular_files(planned, str(local), ""))
+        else:
+            raise OutputUnusable(
+                f"Output {planned.name!r}: the script removed its output folder {local}. "
+                "It may empty the folder, but must leave the results in it."
+            )
+        if globs is not None:
+            paths = [each for each in paths if any(fnmatch.fnmatchcase(f"{local}/{each}", glob) for glob in globs)]
+        found = read_local([(each, f"{local}/{each}" if each else str(local)) for each in paths])
+    except PermissionError as error:
+        raise OutputUnusable(
+            f"Output {planned.name!r}: {error.filename!r} cannot be read. The script must leave its files readable."
+        ) from error
+    if not found:
+        raise _nothing_written(planned, local)
+    return found
+
+
+def _nothing_written(planned: PlannedOutput, local: Path) -> OutputUnusable:
+    globs = planned.config.source_globs
+    return OutputUnusable(
+        f"Output {planned.name!r} holds no file"
+        + (f" that matches source_globs {list(globs)!r}" if globs else "")
+        + f". The script must write to the path it is given, {local}: the argument that stands for the output, or "
+        f"Run.get_context().output_datasets[{planned.name!r}]. Nothing of this step was published."
+    )
+
+
+def _regular_files(planned: PlannedOutput, root: str, inner: str) -> Iterator[str]:
+    """The paths of all files below ``root``, relative to it. Text all the way: there may be 100,000."""
+    with os.scandir(f"{root}/{inner}") as entries:
+        for entry in entries:
+            path = f"{inner}{entry.name}"
+            if entry.is_symlink():
+                _check_link(planned.name, Path(root), Path(entry.path))
+                if not planned.config.source:  # the author's own folder stays as it is
+                    target = os.path.realpath(entry.path)
+                    Path(entry.path).unlink()
+                    shutil.copy2(target, entry.path)
+                yield path
+            elif entry.is_dir():
+                yield from _regular_files(planned, root, f"{path}/")
+            elif entry.is_file():
+                yield path
+            else:
+                raise OutputUnusable(
+                    f"Output {planned.name!r}: {path!r} is a device, socket or pipe, which cannot be stored. "
+                    "Remove it in the script."
+                )
+
+
+def _check_link(name: str, root: Path, link: Path) -> None:
+    """Refuse a symbolic link to anything but a file of the output."""
+    target = Path(os.path.realpath(link))
+    if not target.is_relative_to(os.path.realpath(root)) or not target.is_file():
+        raise OutputUnusable(
+            f"Output {name!r}: {str(link.relative_to(root))!r} is a symbolic link to {str(link.readlink())!r}, which is not a file "
+            "inside the output. What lies outside the output folder is not stored: copy it there."
+        )
+
+
+def _copy_to_staging(source: Path, found: Sequence[LocalFile], staging: Path) -> None:
+    for each in found:
+        target = staging / each.path if each.path else staging
+        if not each.path:
+            staging.rmdir()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source / each.path if each.path else source, target)

@@ -1,0 +1,249 @@
+"""``OutputFileDatasetConfig``: what a step writes; ``OutputReference``: where it was stored."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from airflow_aml_data.core.datasets import DatasetConsumptionConfig, FileDataset, TabularDataset
+from airflow_aml_data.core.definition import OutputSource
+from airflow_aml_data.core.formats import DelimitedFormat, ParquetFormat
+from airflow_aml_data.core.identity import check_dataset_name, check_name, check_relative_path
+from airflow_aml_data.core.sampling import is_template
+from airflow_aml_data.core.workspace import Datastore, Workspace
+from airflow_aml_data.errors import InvalidDeclaration, InvalidPath
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DEFAULT_PATH = "dataset/{run-id}/{output-name}"
+"""Where an output goes when its declaration names no path. Source: v1, semantics section 10."""
+
+_PLACEHOLDER = re.compile(r"(?<!{){([^{}]*)}(?!})")
+_KNOWN_PLACEHOLDERS = ("run-id", "output-name")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """The dataset an output becomes when its step has succeeded."""
+
+    name: str
+    description: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OutputFileDatasetConfig:
+    """A folder that one step writes and later steps read.
+
+    A declaration never changes: each ``as_*`` and ``register_*`` call returns a copy that stands for the same
+    output, so ``out.as_upload()`` can go to the step that writes and ``out.as_input()`` to the one that reads.
+
+    :param name: Letters, digits and ``_``; also the name of the environment variable with the local path.
+        None: the step gives it one, the same at every parse.
+    :param destination: ``(datastore or its name, path)``. The path may hold ``{run-id}``, unique to each try of
+        the step, and ``{output-name}``. None: the default datastore and ``dataset/{run-id}/{output-name}``.
+    :param source: Local folder that holds the output when the script has ended; None: a scratch folder.
+    :param partition_format: Not offered yet; only None.
+
+    :raises InvalidName: for a name v1 refuses too.
+    :raises InvalidDeclaration: for a destination of another form. v1 says so only at run time.
+    :raises InvalidPath: for an unknown placeholder, or a path that leaves the datastore.
+
+    Source: the article, "Use OutputFileDatasetConfig for intermediate data"; semantics section 10.
+    """
+
+    name: str | None = None
+    destination: tuple[Datastore | str | None, str] | None = None
+    source: str | None = None
+    partition_format: None = None
+    mode: Literal["mount", "upload"] = field(default="mount", kw_only=True)
+    overwrite: bool = field(default=False, kw_only=True)
+    source_globs: tuple[str, ...] | None = field(default=None, kw_only=True)
+    registration: Registration | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", check_name(self.name, "output") if self.name else None)
+        object.__setattr__(self, "destination", _destination(self.destination))
+        if self.partition_format is not None:
+            raise InvalidDeclaration("partition_format of an output is not offered yet; leave it None.")
+
+    def as_upload(
+        self, overwrite: bool = False, source_globs: str | Sequence[str] | None = None
+    ) -> OutputFileDatasetConfig:
+        """Files are stored when the script has succeeded; a failed or killed script stores nothing.
+
+        :param overwrite: False: a file of the same name at the destination is an error, and nothing is stored.
+            True: it is replaced; other files stay.
+        :param source_globs: Store only files whose absolute path matches one of these (``fnmatch``: ``*.csv`` at any depth).
+        """
+        globs = (source_globs,) if isinstance(source_globs, str) else source_globs
+        return replace(self, mode="upload", overwrite=overwrite, source_globs=None if globs is None else tuple(globs))
+
+    def as_mount(self, disable_metadata_cache: bool = False) -> OutputFileDatasetConfig:
+        """Each file is stored when it is closed, and stays there also when the script fails afterwards.
+
+        :param disable_metadata_cache: v1's; nothing is cached here.
+        """
+        return replace(self, mode="mount", overwrite=False, source_globs=None)
+
+    def as_input(self, name: str | None = None) -> DatasetConsumptionConfig:
+        """The output as an input of a later step, mounted; ``.as_download()`` copies it instead.
+
+        :param name: None: the reading step gives it one.
+        """
+        return DatasetConsumptionConfig(name, self, mode="mount")
+
+    def register_on_complete(
+        self, name: str, description: str | None = None, tags: Mapping[str, str] | None = None
+    ) -> OutputFileDatasetConfig:
+        """The output becomes a new version of a registered dataset when its step has succeeded.
+
+        :returns: The copy to give to the step; this one stays unregistered.
+        :raises InvalidDeclaration: for an empty name.
+
+        Source: the article, "Register OutputFileDatasetConfig objects for reuse".
+        """
+        check_dataset_name(name)
+        return replace(self, registration=Registration(name=name, description=description or "", tags=dict(tags or {})))
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether each try of the step has a destination of its own."""
+        return "{run-id}" in self.path_template
+
+    @property
+    def path_template(self) -> str:
+        return self.destination[1] if self.destination else DEFAULT_PATH
+
+    def path_for(self, step_run_id: str, name: str) -> str:
+        """The destination's path for one try of one step.
+
+        :raises InvalidPath: when the rendered path is the root or leaves it.
+        """
+        values = {"run-id": step_run_id, "output-name": name}
+        path = check_relative_path(_PLACEHOLDER.sub(lambda found: values[found[1]], self.path_template))
+        if not path:
+            raise InvalidPath(
+                f"Output {name!r} would be written to the root of its datastore. Name a folder in its destination."
+            )
+        return path
+
+
+@dataclass(frozen=True, slots=True)
+class OutputReference:
+    """Where a step's committed output lies: what travels through XCom, never bytes or secrets.
+
+    :param output_id: Its row in the catalog.
+    :param conn_id: Airflow connection of the workspace.
+    :param path: Relative to the datastore's root.
+    :param manifest: Path of the list of its files on the same datastore.
+    :param dataset: Name it is registered under, ``""`` when it is not.
+    """
+
+    __version__: ClassVar[int] = 1
+
+    name: str
+    conn_id: str
+    datastore: str
+    path: str
+    files: int
+    size_bytes: int
+    output_id: str
+    manifest: str
+    manifest_digest: str
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    try_number: int
+    dataset: str = ""
+    dataset_version: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary that :meth:`from_json` takes back."""
+        return {"aml_output_reference": self.__version__, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> OutputReference:
+        """The reference that a plain dictionary holds.
+
+        :raises InvalidDeclaration: when it is something else, or of another version.
+        """
+        body = dict(content) if isinstance(content, Mapping) else {}
+        version = body.pop("aml_output_reference", None)
+        kinds = {each.name: (each.default is MISSING, str if each.type == "str" else int) for each in fields(cls)}
+        if (
+            version != cls.__version__
+            or not {name for name, (required, _) in kinds.items() if required} <= body.keys() <= kinds.keys()
+            or not all(type(value) is kinds[name][1] for name, value in body.items())
+        ):
+            raise InvalidDeclaration(
+                f"Not an output reference of version {cls.__version__}: {content!r}. Use the value of step.output[name] as it is."
+            )
+        return cls(**body)
+
+    @property
+    def source(self) -> OutputSource:
+        return OutputSource(
+            output_id=self.output_id,
+            datastore=self.datastore,
+            path=self.path,
+            manifest=self.manifest,
+            manifest_digest=self.manifest_digest,
+        )
+
+    def as_dataset(self) -> FileDataset:
+        """The output's files as a dataset."""
+        return FileDataset(output=self.source, output_workspace=Workspace(self.conn_id))
+
+    def to_path(self) -> list[str]:
+        """The paths of its files inside the output, each with a leading ``/``."""
+        return self.as_dataset().to_path()
+
+    def download(self, target_path: str | Path | None = None, overwrite: bool = False) -> list[str]:
+        """Copy its files to a local folder; returns the absolute paths of the copies."""
+        return self.as_dataset().download(target_path, overwrite)
+
+    def to_pandas_dataframe(self) -> pd.DataFrame:
+        """Its rows, when all of its files are delimited text (``.csv``, ``.tsv``) or all are Parquet.
+
+        :raises InvalidDeclaration: for other files; ``download()`` them instead.
+        """
+        endings = {Path(path).suffix.lower() for path in self.to_path()}
+        formats: dict[str, DelimitedFormat | ParquetFormat] = {
+            ".csv": DelimitedFormat(),
+            ".tsv": DelimitedFormat(separator="\t"),
+            ".parquet": ParquetFormat(),
+        }
+        if len(endings) != 1 or not endings <= formats.keys():
+            raise InvalidDeclaration(
+                f"Output {self.name!r} holds files ending in {', '.join(sorted(endings))!r}; a DataFrame is made of "
+                f"files that all end in one of {', '.join(formats)}. Use download() and read them yourself."
+            )
+        form = formats[endings.pop()]
+        return TabularDataset((), form, (), self.source, Workspace(self.conn_id)).to_pandas_dataframe()
+
+
+def _destination(value: Any) -> tuple[Datastore | str | None, str] | None:
+    if value is None:
+        return None
+    if not isinstance(value, tuple) or len(value) not in (1, 2) or not isinstance(value[0], Datastore | str | None):
+        raise InvalidDeclaration(
+            f"The destination of an output is (datastore or its name, path), found {value!r}. "
+            'Example: destination=(datastore, "mypath/{run-id}/{output-name}").'
+        )
+    path = value[1] if len(value) == 2 and value[1] is not None else DEFAULT_PATH
+    if not isinstance(path, str):
+        raise InvalidDeclaration(f"The path of an output's destination is text, found {path!r}.")
+    for found in _PLACEHOLDER.findall(path):
+        if found not in _KNOWN_PLACEHOLDERS:
+            raise InvalidPath(
+                f"Destination path {path!r} holds an unknown placeholder {{{found}}}. Allowed: {{run-id}}, {{output-name}}."
+            )
+    if not is_template(path):
+        check_relative_path(path)
+    return value[0], path

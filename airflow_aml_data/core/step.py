@@ -1,0 +1,180 @@
+"""The use-case: plan -> stage -> run -> commit, with leases held from the first to the last moment."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from airflow_aml_data.core.catalog import Catalog, NewOutput, Output
+from airflow_aml_data.core.commit import commit_step, discard
+from airflow_aml_data.core.compute.local import Command
+from airflow_aml_data.core.connect import ConnectedWorkspace
+from airflow_aml_data.core.definition import Definition
+from airflow_aml_data.core.identity import StepRun
+from airflow_aml_data.core.outputs import OutputReference
+from airflow_aml_data.core.plan import StepDeclaration, StepPlan, plan_step
+from airflow_aml_data.core.scratch import scratch_folder
+from airflow_aml_data.core.stage import stage_step
+from airflow_aml_data.errors import AmlDataError, StepFailed, StorageError
+
+log = logging.getLogger(__name__)
+
+_LEASE_SECONDS = 600.0
+_RENEW_SECONDS = 60.0
+
+
+class Compute(Protocol):
+    """Something that runs a staged command to its end."""
+
+    def run(self, command: Command, on_line: Callable[[str], None]) -> int:
+        """Run it, hand over its output line by line, return its exit code; negative for a signal."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepResult:
+    """What a step leaves.
+
+    :param outputs: One reference for each output.
+    :param metrics: What the script logged: a value, or a list where it logged a name more than once.
+    """
+
+    outputs: list[OutputReference]
+    metrics: Mapping[str, Any]
+
+
+def run_step(
+    workspace: ConnectedWorkspace,
+    declared: StepDeclaration,
+    compute: Compute,
+    *,
+    on_line: Callable[[str], None],
+    scratch_root: Path | None = None,
+) -> StepResult:
+    """Run a step and publish its outputs.
+
+    :param on_line: Gets each line the script prints, as it appears.
+    :raises UserError: before the script starts for what the author has to change; after it for an output that
+        cannot be stored. Nothing is published then.
+    :raises StepFailed: when the script ended badly. Outputs in upload mode are not published; files closed in
+        mount mode stay where they are, as an abandoned output that nobody can read by reference.
+    :raises StorageError: when a store failed; a retry may help.
+    """
+    plan = plan_step(workspace, declared)
+    for line in describe(plan):
+        log.info(line)
+    with scratch_folder(plan.run.id, scratch_root) as scratch, _leases(workspace, plan):
+        existing = {
+            each.name: {stored.path: stored.etag for stored in workspace.storage(each.datastore).list_files(each.path)}
+            for each in plan.outputs
+            if each.mode == "mount" and not each.config.is_exclusive
+        }
+        staged = stage_step(workspace, plan, scratch)
+        code = compute.run(staged.command, on_line)
+        if code != 0:
+            raise StepFailed(plan.script_name, code)
+        metrics = read_metrics(staged.metrics_file)
+        return StepResult(commit_step(workspace, plan, staged.output_paths, existing), metrics)
+
+
+def read_metrics(file: Path) -> dict[str, Any]:
+    """What ``Run.log`` wrote: name to value, or to the list of values where there are several."""
+    values: dict[str, list[Any]] = {}
+    if file.is_file():
+        for line in file.read_bytes().splitlines():
+            try:
+                entry = json.loads(line)
+                values.setdefault(str(entry["name"]), []).append(entry["value"])
+            except (ValueError, LookupError, TypeError):  # the script's own doing, and no reason to lose its outputs
+                log.warning("A metric cannot be read: %r", line[:200])
+    return {name: each if len(each) > 1 else each[0] for name, each in values.items()}
+
+
+@contextmanager
+def _leases(workspace: ConnectedWorkspace, plan: StepPlan) -> Iterator[None]:
+    """Hold the outputs being written and the committed outputs being read; on any error, give the former up."""
+    new = [NewOutput(name=each.name, datastore=each.datastore, path=each.path, mode=each.mode) for each in plan.outputs]
+    read = [each.definition.output.output_id for each in plan.inputs if each.definition.output]
+    if not new and not read:
+        yield
+        return
+    catalog, run = workspace.catalog, plan.run
+    gone = catalog.begin_outputs(run, new, lease_seconds=_LEASE_SECONDS)
+    try:
+        for each in [*gone, *_abandoned_before(catalog, run)]:
+            log.warning("Output %s was never committed: clearing away what it may have left.", each.id)
+            discard(workspace, each)
+        catalog.lease_outputs(run, read, lease_seconds=_LEASE_SECONDS)
+        with _renewal(catalog, run):
+            yield
+    except BaseException as error:
+        _give_up(workspace, run, f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        try:
+            catalog.release_leases(run)
+        except StorageError as error:  # they end by themselves
+            log.warning("The leases of %s could not be released: %s", run.id, error)
+
+
+def _abandoned_before(catalog: Catalog, run: StepRun) -> list[Output]:
+    """What earlier tries of the task gave up; one that was killed may not have cleared it away."""
+    if run.try_number == 1:
+        return []
+    found = catalog.find_outputs(dag_id=run.dag_id, run_id=run.run_id, task_id=run.task_id, state="abandoned")
+    return [each for each in found if each.map_index == run.map_index and each.step_run_id != run.id]
+
+
+def _give_up(workspace: ConnectedWorkspace, run: StepRun, reason: str) -> None:
+    """Abandon what the run was writing and remove it, as far as that is possible; the next try does the rest."""
+    try:
+        abandoned = workspace.catalog.abandon_outputs(run, reason=reason)
+    except StorageError as error:  # bytes go only when the catalog has said that nothing of them is committed
+        log.warning("The outputs of %s could not be given up: %s", run.id, error)
+        return
+    for each in abandoned:
+        try:
+            discard(workspace, each)
+        except AmlDataError as error:
+            log.warning("What output %s left could not be removed: %s", each.id, error)
+
+
+@contextmanager
+def _renewal(catalog: Catalog, run: StepRun) -> Iterator[None]:
+    """Renew the leases of a step run in the background for as long as it works."""
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(_RENEW_SECONDS):
+            try:
+                catalog.renew_leases(run, lease_seconds=_LEASE_SECONDS)
+            except StorageError as error:  # the next renewal is a minute away, the lease lasts for ten
+                log.warning("The leases of %s could not be renewed: %s", run.id, error)
+
+    thread = threading.Thread(target=renew, name="aml-data-leases", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def describe(plan: StepPlan) -> list[str]:
+    """The lines a step's log begins with: what it is, and for each input and output a line that says where it lies."""
+    return [
+        f"Step run {plan.run.id}: {plan.script_name}",
+        *(f"Reads {each.name!r} ({each.mode}): {_source(each.definition)}" for each in plan.inputs),
+        *(f"Writes {each.name!r} ({each.config.mode}): {each.datastore}:{each.path}" for each in plan.outputs),
+    ]
+
+
+def _source(definition: Definition) -> str:
+    places = [definition.output] if definition.output else definition.paths
+    where = ", ".join(f"{each.datastore}:{each.path}" for each in places)
+    return "{} version {}, {}".format(*definition.registered, where) if definition.registered else where
