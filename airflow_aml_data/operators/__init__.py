@@ -1,0 +1,1 @@
+"""Pipeline steps as Airflow tasks."""

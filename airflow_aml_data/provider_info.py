@@ -1,0 +1,70 @@
+"""What this package tells Airflow about itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def get_provider_info() -> dict[str, Any]:
+    """The provider's metadata: its connection type with the form shown in the UI."""
+    return {
+        "package-name": "airflow-aml-data",
+        "name": "Azure ML data",
+        "description": "Azure ML SDK v1 pipelines on Airflow: datasets in, outputs handed from step to step.",
+        "versions": ["0.1.0"],
+        "connection-types": [
+            {
+                "connection-type": "azureml",
+                "hook-name": "Azure ML workspace",
+                "hook-class-name": "airflow_aml_data.hooks.workspace.AmlWorkspaceHook",
+                "ui-field-behaviour": {
+                    "hidden-fields": ["host", "schema", "login", "password", "port", "extra"],
+                    "relabeling": {},
+                },
+                "conn-fields": {
+                    "datastores": {
+                        "label": "Datastores",
+                        "description": (
+                            "JSON: each datastore's name, kind and options, such as "
+                            '{"training_data": {"kind": "local", "root": "/data/training"}}. '
+                            "Empty: workspaceblobstore, a folder under AIRFLOW_HOME."
+                        ),
+                        "schema": {"type": ["string", "null"], "format": "multiline"},
+                    },
+                    "default_datastore": {
+                        "label": "Default datastore",
+                        "description": "Where outputs go that name no destination. Empty: the first one above.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "catalog_conn_id": {
+                        "label": "Catalog connection",
+                        "description": (
+                            "Id of a postgres connection that holds the catalog of datasets and outputs. "
+                            "Empty: an SQLite file under AIRFLOW_HOME."
+                        ),
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "catalog_connection_string": {
+                        "label": "Catalog connection string",
+                        "description": "SQLAlchemy URL of the catalog's database, instead of a catalog connection.",
+                        "schema": {"type": ["string", "null"], "format": "password"},
+                    },
+                    "subscription_id": {
+                        "label": "Subscription ID",
+                        "description": "Azure subscription of the Azure ML workspace, where there is one.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "resource_group": {
+                        "label": "Resource group",
+                        "description": "Resource group of the Azure ML workspace.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "workspace_name": {
+                        "label": "Workspace name",
+                        "description": "Name of the Azure ML workspace.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                },
+            }
+        ],
+    }
