@@ -1,0 +1,1 @@
+"""What developing needs and users do not: a local Airflow, the demo, the bench."""
