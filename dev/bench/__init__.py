@@ -1,0 +1,1 @@
+"""The comparisons of ``make bench``: each module with a ``run(report)`` times ours beside theirs."""
