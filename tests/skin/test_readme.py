@@ -1,0 +1,57 @@
+"""What README shows is run."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sklearn.datasets import load_iris
+
+from airflow_aml_data import Datastore, Workspace
+from tests.skin.conftest import FinishedRun
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def blocks(info: str) -> dict[str, str]:
+    """Fenced blocks whose info string is ``info=NAME``, by name."""
+    return dict(re.findall(rf"^```{info}=(\S+)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL))
+
+
+def test_the_pipeline_on_the_first_screen_runs(
+    run_dag: Callable[..., FinishedRun], dags_folder: Path, datastore: Datastore, tmp_path: Path
+) -> None:
+    iris = load_iris(as_frame=True)
+    frame = iris.data.assign(species=[iris.target_names[each] for each in iris.target])
+    (tmp_path / "data").mkdir()
+    frame.to_csv(tmp_path / "data" / "iris.csv", index=False)
+    datastore.upload(tmp_path / "data")
+    for name, text in blocks("python script").items():
+        (dags_folder / name).write_text(text)
+    (dag_file,) = blocks("python dag").values()
+
+    finished = run_dag(dag_file)
+
+    assert finished.state == "success"
+    assert finished.xcom("score")["accuracy"] > 0.8
+    assert finished.xcom("train", "model").dataset == "iris_model"
+
+
+def test_the_connection_shown_is_accepted(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = re.search(r"^```json connection\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    assert found
+    monkeypatch.setenv("AIRFLOW_CONN_AZUREML_DEFAULT", json.dumps(json.loads(found[1])))
+    monkeypatch.setenv("AIRFLOW_CONN_MY_POSTGRES", "postgres://u:p@host/db")
+
+    assert list(workspace.connect().config.datastores) == ["workspaceblobstore", "training_data"]
+    assert workspace.get_default_datastore().name == "workspaceblobstore"
+
+
+def test_the_commands_shown_exist() -> None:
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
+
+    for target in re.findall(r"make ([a-z-]+)", " ".join(re.findall(r"`+[^`]*make [a-z-]+[^`]*`+", README))):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
