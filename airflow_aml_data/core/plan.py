@@ -163,7 +163,7 @@ def declared_data(
     for each in arguments:
         if isinstance(each, OutputFileDatasetConfig):
             places.append(_add(written, each, same))
-        elif isinstance(each, DatasetConsumptionConfig | OutputReference):
+        elif isinstance(each, DatasetConsumptionConfig | OutputReference | Mapping):
             places.append(_add(read, _as_input(each), same))
         elif isinstance(each, AbstractDataset):
             raise InvalidDeclaration(
@@ -204,6 +204,8 @@ def _as_input(value: Any) -> DatasetConsumptionConfig:
         return value
     if isinstance(value, OutputFileDatasetConfig):
         return value.as_input()
+    if isinstance(value, Mapping):  # a reference that a task passed on as plain JSON
+        value = OutputReference.from_json(value)
     if isinstance(value, OutputReference):
         return DatasetConsumptionConfig(None, value.as_dataset(), mode="mount")
     if isinstance(value, AbstractDataset):

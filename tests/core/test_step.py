@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -684,6 +685,14 @@ class TestSideBySide:
 
 
 class TestInputs:
+    def test_a_reference_and_its_plain_dictionary_are_the_same_input(self, steps):
+        made = steps.write("a.txt", task_id="write")
+
+        steps.run(READ, arguments=[made], task_id="one")
+        steps.run(READ, arguments=[json.loads(json.dumps(made.to_json()))], task_id="two")
+
+        assert steps.lines == ["a.txt new a.txt", "a.txt new a.txt"]
+
     @pytest.mark.parametrize("below", [None, "/dev/shm"], ids=["one file system", "two file systems"])
     @pytest.mark.parametrize("path", ["data", "data/*.txt", "data/a.txt"])
     def test_a_mounted_input_cannot_be_changed(self, steps, put, path, below, monkeypatch, request):
