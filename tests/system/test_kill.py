@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil
 import pytest
@@ -34,6 +35,7 @@ for number in range({FILES}):
 DAG_FILE = """
 import os
 from pathlib import Path
+from urllib.parse import quote
 from airflow.sdk import DAG
 from airflow_aml_data import OutputFileDatasetConfig, PythonScriptStepOperator
 
@@ -113,3 +115,44 @@ def assert_whole(workspace: ConnectedWorkspace, manifest_path: str | None, path:
     found = read_local([(each.path, f"{root}/{path}/{each.path}") for each in manifest.entries])
     assert [each[:3] for each in manifest.entries] == [(each.path, each.size_bytes, each.checksum) for each in found]
     assert len(manifest.entries) == FILES
+
+
+def test_a_task_marked_failed_ends_its_script_and_every_process_of_it(
+    airflow: LocalAirflow, make_dag_file: Callable[[str, str], Path], dags_folder: Path, tmp_path: Path
+) -> None:
+    (dags_folder / "stopped").mkdir()
+    (dags_folder / "stopped" / "wait.py").write_text(
+        "import os, subprocess, sys, time\n"
+        "child = subprocess.Popen(['setsid', 'sleep', '600'])\n"
+        "open(sys.argv[1] + '.partial', 'w').write(f'{os.getpid()} {child.pid} {os.getcwd()}')\n"
+        "os.rename(sys.argv[1] + '.partial', sys.argv[1])\n"
+        "time.sleep(600)\n"
+    )
+    make_dag_file(
+        "stopped",
+        f"""
+        from airflow.sdk import DAG
+        from airflow_aml_data import PythonScriptStepOperator
+
+        with DAG("stopped"):
+            PythonScriptStepOperator(
+                task_id="wait", source_directory="stopped", script_name="wait.py", arguments=[{str(tmp_path / "pids")!r}]
+            )
+        """,
+    )
+    run_id = airflow.trigger("stopped")
+    wait_until((tmp_path / "pids").exists)
+    script, daemon, work = (tmp_path / "pids").read_text().split(" ", 2)
+
+    airflow.patch(f"/dags/stopped/dagRuns/{quote(run_id)}/taskInstances/wait", {"new_state": "failed"})
+
+    wait_until(lambda: not psutil.pid_exists(int(script)) and not psutil.pid_exists(int(daemon)))
+    wait_until(lambda: not Path(work).exists())
+    assert airflow.wait("stopped", run_id) == "failed"
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
