@@ -100,7 +100,8 @@ class DatasetNotFound(_NotFound):
         return (
             f'Cannot find dataset registered with name "{self.name}" (version: {self.version}) in the workspace. '
             + (f"Did you mean {near[0]!r}? " if near and near[0] != self.name else "")
-            + f"Registered: {', '.join(self.known[:20]) or 'nothing'}."
+            + f"Registered: {', '.join(self.known[:20]) or 'nothing'}. "
+            "A dataset gets its name by dataset.register(), or by register_on_complete() of the output of a step."
         )
 
 

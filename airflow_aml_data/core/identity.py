@@ -104,4 +104,4 @@ class StepRun:
 
 
 def _safe(part: str) -> str:
-    return _SAFE_IN_PATH.sub("_", part).lstrip(".")[:_PART_LIMIT] or "_"
+    return _SAFE_IN_PATH.sub("_", part).lstrip(".-")[:_PART_LIMIT] or "_"

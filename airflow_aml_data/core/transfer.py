@@ -111,6 +111,8 @@ def refuse_collisions(files: DatasetFiles) -> None:
 
     :raises FilesExist: naming both.
     """
+    if files.whole_folder:
+        return  # they stand in one folder already
     taken: dict[str, tuple[str, str]] = {}
     folders: set[str] = set()
     for name, group in files.groups:

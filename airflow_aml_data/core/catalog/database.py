@@ -6,6 +6,7 @@ waiting steps hold none, and a connection the server dropped overnight is never 
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
@@ -31,6 +32,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 
 from airflow_aml_data.core.catalog.schema import HEAD, VERSION_TABLE
 from airflow_aml_data.errors import AmlDataError, InvalidConfiguration, MissingExtra, StorageError
+
+log = logging.getLogger(__name__)
 
 _WAIT_SECONDS = 30
 """How long a transaction waits for another one: many steps end at once, none holds the lock for long."""
@@ -275,4 +278,6 @@ def _migrate(connection: Connection, found: str | None, place: str) -> None:
             f"The catalog {place} has schema version {found!r}, which this airflow-aml-data does not know "
             f"(it knows up to {HEAD!r}): a newer one has used it. Install that version here too."
         )
+    logging.getLogger("alembic.runtime.migration").setLevel(logging.WARNING)  # a task's log needs one line of it, ours
     command.upgrade(config, HEAD)
+    log.info("Catalog %s: schema migrated from %s to %s.", place, found or "nothing", HEAD)
