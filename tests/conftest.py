@@ -14,8 +14,13 @@ os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 Path(_HOME, "dags").mkdir()
 
 import pytest  # noqa: E402
+from hypothesis import settings  # noqa: E402
 
 from airflow_aml_data import Datastore, Workspace  # noqa: E402
+
+settings.register_profile("here", deadline=None)  # a busy machine is no defect
+settings.register_profile("ci", deadline=None, derandomize=True)  # what landed once, lands again
+settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
 @pytest.fixture
