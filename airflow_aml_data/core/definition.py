@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -108,26 +109,38 @@ class Definition:
         )
 
 
-@dataclass(frozen=True, slots=True)
+Groups = tuple[tuple[str, tuple[Placement, ...]], ...]
+"""Datastore name and what to take from it; all in the dataset's order."""
+
+
+@dataclass(frozen=True)
 class DatasetFiles:
     """The files of a dataset, ready to be moved.
 
-    :param groups: Datastore name and what to take from it; all in the dataset's order.
+    :param find_groups: Makes :attr:`groups` when somebody asks: whole folders are mounted without.
     :param single_file: The dataset names one file: a script gets its path, not the folder's.
     :param whole_folder: Set when the files are exactly those of one stored folder: datastore and path.
     """
 
-    groups: tuple[tuple[str, tuple[Placement, ...]], ...]
+    find_groups: Callable[[], Groups]
+    files: int
+    size_bytes: int
     single_file: bool = False
     whole_folder: StorePath | None = None
+
+    @classmethod
+    def of(cls, groups: Groups, *, single_file: bool = False) -> DatasetFiles:
+        """Files that have been listed."""
+        sizes = [each.file.size_bytes for _, group in groups for each in group]
+        return cls(lambda: groups, len(sizes), sum(sizes), single_file)
+
+    @cached_property
+    def groups(self) -> Groups:
+        return self.find_groups()
 
     @property
     def placements(self) -> list[Placement]:
         return [each for _, group in self.groups for each in group]
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(each.file.size_bytes for each in self.placements)
 
 
 def find_files(workspace: ConnectedWorkspace, definition: Definition) -> DatasetFiles:
@@ -143,7 +156,7 @@ def find_files(workspace: ConnectedWorkspace, definition: Definition) -> Dataset
         return files
     flat = [(name, each) for name, group in files.groups for each in group]
     chosen = select(flat, definition.selections)
-    return DatasetFiles(_grouped(chosen))
+    return DatasetFiles.of(_grouped(chosen))
 
 
 @contextmanager
@@ -169,7 +182,7 @@ def _path_files(workspace: ConnectedWorkspace, paths: Sequence[StorePath]) -> Da
         prefix = f"{stripped}/" if single and stripped else ""
         chosen += [(each.datastore, Placement(file, file.path.removeprefix(prefix))) for file in found]
         whole_file = single and len(found) == 1 and found[0].path == each.path
-    return DatasetFiles(_grouped(chosen), single_file=whole_file)
+    return DatasetFiles.of(_grouped(chosen), single_file=whole_file)
 
 
 def _matches(storage: Storage, where: StorePath) -> tuple[list[StoredFile], str]:
@@ -215,22 +228,28 @@ def _output_files(workspace: ConnectedWorkspace, output: OutputSource) -> Datase
             f"the commit, the first is {wrong[0] or output.path!r}, in {output.path!r} on datastore {output.datastore!r}. "
             "Run the step that wrote it again."
         )
-    placements = tuple(
-        Placement(
-            StoredFile(f"{below}{each.path}" if each.path else output.path, each.size_bytes, each.etag),
-            each.path or output.path.rpartition("/")[2],
-        )
-        for each in manifest.entries
-    )
     whole = not extra and not manifest.is_single_file
     return DatasetFiles(
-        ((output.datastore, placements),),
+        lambda: ((output.datastore, _placements(output.path, manifest)),),
+        len(manifest.entries),
+        manifest.size_bytes,
         single_file=manifest.is_single_file,
         whole_folder=StorePath(output.datastore, output.path) if whole else None,
     )
 
 
-def _grouped(files: Sequence[tuple[str, Placement]]) -> tuple[tuple[str, tuple[Placement, ...]], ...]:
+def _placements(path: str, manifest: Manifest) -> tuple[Placement, ...]:
+    below = f"{path}/"
+    return tuple(
+        Placement(
+            StoredFile(below + each.path if each.path else path, each.size_bytes, each.etag),
+            each.path or path.rpartition("/")[2],
+        )
+        for each in manifest.entries
+    )
+
+
+def _grouped(files: Sequence[tuple[str, Placement]]) -> Groups:
     """Neighbours of one datastore together, order kept."""
     groups: list[tuple[str, list[Placement]]] = []
     for name, placement in files:

@@ -134,10 +134,11 @@ def missing_or_changed(manifest: Manifest, found: Iterator[tuple[str, str]]) -> 
     :returns: Paths the manifest names that are gone or different, and paths it does not name.
     """
     expected = {entry.path: entry.etag for entry in manifest.entries}
-    extra = []
+    extra, changed = [], []
     for path, etag in found:
-        if path not in expected:
+        known = expected.pop(path, None)
+        if known is None:
             extra.append(path)
-        elif expected[path] == etag:
-            del expected[path]
-    return list(expected), extra
+        elif known != etag:
+            changed.append(path)
+    return [*expected, *changed], extra

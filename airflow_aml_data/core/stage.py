@@ -140,7 +140,7 @@ def _places(planned: PlannedInput, scratch: Path) -> tuple[Path, Path]:
 def _bring(
     workspace: ConnectedWorkspace, planned: PlannedInput, files: DatasetFiles, folder: Path, mounted: bool
 ) -> None:
-    meter = Meter(f"Input {planned.name!r} ({planned.mode})", len(files.placements))
+    meter = Meter(f"Input {planned.name!r} ({planned.mode})", files.files)
     whole = files.whole_folder
     if (
         mounted
@@ -148,7 +148,7 @@ def _bring(
         and not folder.exists()
         and workspace.storage(whole.datastore).mount_folder(whole.path, folder)
     ):
-        meter(len(files.placements), files.size_bytes)
+        meter(files.files, files.size_bytes)
     else:
         folder.mkdir(exist_ok=True)  # a sample may hold no file
         for name, group in files.groups:

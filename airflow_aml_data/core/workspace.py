@@ -197,7 +197,7 @@ class Datastore:
         name = connected.datastore_name(self.declared_name)
         found = sorted(connected.storage(name).list_files(check_relative_path(prefix)), key=lambda each: each.path)
         placements = tuple(Placement(each, each.path) for each in found)
-        files = DatasetFiles(((name, placements),))
+        files = DatasetFiles.of(((name, placements),))
         return len(download(connected, files, Path(target_path), overwrite=overwrite, show_progress=show_progress))
 
 

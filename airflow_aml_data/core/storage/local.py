@@ -69,9 +69,10 @@ class LocalStorage:
         start = self._inside(path)
         with self._errors(path):
             if start.is_file():
-                yield _stored(path, start.stat())
+                status = start.stat()
+                yield _stored(path, status.st_size, status.st_mtime_ns)
             elif start.is_dir():
-                yield from self._walk(start, path)
+                yield from self._walk(str(start), path)
 
     def is_folder(self, path: str) -> bool:
         return self._inside(path).is_dir()
@@ -148,10 +149,7 @@ class LocalStorage:
                 in_folder(target.parent, lambda: move(staged, target))
             else:
                 merge(staged, [file.path for file in files], target, overwrite, self._refuse_escape)
-        stored = [
-            StoredFile(_join(destination, file.path), file.size_bytes, _etag(file.mtime_ns, file.size_bytes))
-            for file in files
-        ]
+        stored = [_stored(_join(destination, file.path), file.size_bytes, file.mtime_ns) for file in files]
         progress(len(stored), sum(each.size_bytes for each in stored))
         return stored
 
@@ -203,16 +201,17 @@ class LocalStorage:
                 files = size = 0
         progress(files, size)
 
-    def _walk(self, folder: Path, path: str) -> Iterator[StoredFile]:
+    def _walk(self, folder: str, path: str) -> Iterator[StoredFile]:
+        below = f"{path}/" if path else ""
         with os.scandir(folder) as entries:
-            for entry in entries:
-                inner = f"{path}/{entry.name}" if path else entry.name
+            for entry in entries:  # text and no more: there may be 100,000
                 if entry.is_file(follow_symlinks=False):
-                    yield _stored(inner, entry.stat())
+                    status = entry.stat(follow_symlinks=False)
+                    yield _stored(below + entry.name, status.st_size, status.st_mtime_ns)
                 elif entry.is_symlink():
-                    yield self._linked(inner, Path(entry.path))
-                elif entry.is_dir() and inner != RESERVED_FOLDER:
-                    yield from self._walk(Path(entry.path), inner)
+                    yield self._linked(below + entry.name, Path(entry.path))
+                elif entry.is_dir() and below + entry.name != RESERVED_FOLDER:
+                    yield from self._walk(entry.path, below + entry.name)
 
     def _linked(self, path: str, link: Path) -> StoredFile:
         self._refuse_escape(link)
@@ -221,7 +220,8 @@ class LocalStorage:
                 f"{path!r} on datastore {self.name!r} is a symbolic link to {str(link.readlink())!r}, which is not a file. "
                 "Replace the link by the data."
             )
-        return _stored(path, link.stat())
+        status = link.stat()
+        return _stored(path, status.st_size, status.st_mtime_ns)
 
     def _inside(self, path: str, reserved: bool = False) -> Path:
         """The local path of ``path``, after checking that it cannot leave the root."""
@@ -279,12 +279,8 @@ def _keep_only(staged: Path, wanted: set[str]) -> None:
             Path(inner).rmdir()
 
 
-def _stored(path: str, status: os.stat_result) -> StoredFile:
-    return StoredFile(path, status.st_size, _etag(status.st_mtime_ns, status.st_size))
-
-
-def _etag(mtime_ns: int, size_bytes: int) -> str:
-    return f"{mtime_ns:x}-{size_bytes:x}"
+def _stored(path: str, size_bytes: int, mtime_ns: int) -> StoredFile:
+    return StoredFile(path, size_bytes, f"{mtime_ns:x}-{size_bytes:x}")
 
 
 def _join(folder: str, name: str) -> str:
