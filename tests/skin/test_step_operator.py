@@ -72,6 +72,26 @@ with DAG("d", params={"version": Param(1), "share": Param(0.5), "seed": Param(7)
     assert set(chosen["part"]) < set(default["part"])  # one seed: a smaller part lies inside a larger one
 
 
+def test_trigger_form_params_reach_destinations_and_leave_v1s_placeholders_alone(
+    run_dag: Callable[..., FinishedRun], script: Callable[[str], None], workspace: object
+) -> None:
+    script("open(os.path.join(sys.argv[1], 'x'), 'w')")
+
+    finished = run_dag(
+        HEADER
+        + """
+with DAG("d", params={"team": Param("blue")}):
+    out = OutputFileDatasetConfig("out", destination=(store, "{{ params.team }}/{run-id}/{output-name}")).as_upload()
+    PythonScriptStepOperator(task_id="s", script_name="s.py", arguments=[out])
+""",
+        conf={"team": "red"},
+    )
+
+    path = finished.xcom("s", "out").path
+    assert path.startswith("red/d.manual__")
+    assert path.endswith("/out")
+
+
 def test_the_parts_of_an_unseeded_split_are_complementary_across_the_steps_of_a_run(
     run_dag: Callable[..., FinishedRun], script: Callable[[str], None], put: Callable[..., None]
 ) -> None:
