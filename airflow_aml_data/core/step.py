@@ -79,6 +79,7 @@ def run_step(
         if code != 0:
             raise StepFailed(plan.script_name, code)
         metrics = read_metrics(staged.metrics_file)
+        _claim(workspace, plan)  # still ours? Another may have taken over while this machine was suspended
         return StepResult(commit_step(workspace, plan, staged.output_paths, existing), metrics)
 
 
@@ -98,13 +99,12 @@ def read_metrics(file: Path) -> dict[str, Any]:
 @contextmanager
 def _leases(workspace: ConnectedWorkspace, plan: StepPlan) -> Iterator[None]:
     """Hold the outputs being written and the committed outputs being read; on any error, give the former up."""
-    new = [NewOutput(name=each.name, datastore=each.datastore, path=each.path, mode=each.mode) for each in plan.outputs]
     read = [each.definition.output.output_id for each in plan.inputs if each.definition.output]
-    if not new and not read:
+    if not plan.outputs and not read:
         yield
         return
     catalog, run = workspace.catalog, plan.run
-    gone = catalog.begin_outputs(run, new, lease_seconds=_LEASE_SECONDS)
+    gone = _claim(workspace, plan)
     try:
         for each in [*gone, *_abandoned_before(catalog, run)]:
             log.warning("Output %s was never committed: clearing away what it may have left.", each.id)
@@ -120,6 +120,14 @@ def _leases(workspace: ConnectedWorkspace, plan: StepPlan) -> Iterator[None]:
             catalog.release_leases(run)
         except StorageError as error:  # they end by themselves
             log.warning("The leases of %s could not be released: %s", run.id, error)
+
+
+def _claim(workspace: ConnectedWorkspace, plan: StepPlan) -> list[Output]:
+    """Claim the places of the outputs, or confirm that they are still claimed; see :meth:`.Catalog.begin_outputs`."""
+    if not plan.outputs:
+        return []
+    new = [NewOutput(name=each.name, datastore=each.datastore, path=each.path, mode=each.mode) for each in plan.outputs]
+    return workspace.catalog.begin_outputs(plan.run, new, lease_seconds=_LEASE_SECONDS)
 
 
 def _abandoned_before(catalog: Catalog, run: StepRun) -> list[Output]:
@@ -170,7 +178,7 @@ def describe(plan: StepPlan) -> list[str]:
     return [
         f"Step run {plan.run.id}: {plan.script_name}",
         *(f"Reads {each.name!r} ({each.mode}): {_source(each.definition)}" for each in plan.inputs),
-        *(f"Writes {each.name!r} ({each.config.mode}): {each.datastore}:{each.path}" for each in plan.outputs),
+        *(f"Writes {each.name!r} ({each.mode}): {each.datastore}:{each.path}" for each in plan.outputs),
     ]
 
 
