@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.definitions._internal.contextmanager import DagContext  # private, like the next: a test watches both
@@ -131,13 +131,3 @@ def check_connected(dag_id: str, task_id: str, inputs: Iterable[DatasetConsumpti
                 f"Input {each.name or each.dataset.name or 'without a name'} on step {task_id} is not connected to any previous step. "
                 "Give the output to the arguments or outputs of a step of this DAG, or read data of other DAGs by its registered name."
             )
-
-
-def copy_declaration(value: Any, **changes: Any) -> Any:
-    """A frozen declaration with some fields changed, or itself when nothing changes."""
-    changed = {
-        each.name: changes[each.name]
-        for each in fields(value)
-        if each.name in changes and changes[each.name] is not getattr(value, each.name)
-    }
-    return replace(value, **changed) if changed else value

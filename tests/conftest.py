@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+from hypothesis import settings
+
+from airflow_aml_data import Datastore, Workspace
+
+if "airflow" in sys.modules:  # it reads its home when it is imported
+    raise RuntimeError("Airflow was imported before it had a home of the tests' own.")
 _HOME = tempfile.mkdtemp(prefix="aml_data_tests_")
-os.environ["AIRFLOW_HOME"] = _HOME  # before the first airflow import
+os.environ["AIRFLOW_HOME"] = _HOME
 os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = f"{_HOME}/dags"
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 Path(_HOME, "dags").mkdir()
-
-import pytest  # noqa: E402
-from hypothesis import settings  # noqa: E402
-
-from airflow_aml_data import Datastore, Workspace  # noqa: E402
 
 settings.register_profile("here", deadline=None)  # a busy machine is no defect
 settings.register_profile("ci", deadline=None, derandomize=True)  # what landed once, lands again

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from airflow_aml_data.core.catalog import CommittedOutput, NewDatasetVersion, Output
 from airflow_aml_data.core.connect import ConnectedWorkspace
-from airflow_aml_data.core.definition import Definition, OutputSource
+from airflow_aml_data.core.definition import Definition
 from airflow_aml_data.core.identity import StepRun
 from airflow_aml_data.core.manifest import LocalFile, Manifest, ManifestEntry, manifest_path, read_local
 from airflow_aml_data.core.outputs import OutputReference
@@ -123,28 +123,22 @@ def _place(planned: PlannedOutput, file: LocalFile) -> str:
 def _record(
     workspace: ConnectedWorkspace, plan: StepPlan, committed: Sequence[CommittedOutput]
 ) -> list[OutputReference]:
-    run, registrations = plan.run, []
-    references = []
-    for planned, done in zip(plan.outputs, committed, strict=True):
-        source = OutputSource(
-            output_id=f"{run.id}/{planned.name}",
-            datastore=planned.datastore,
-            path=planned.path,
-            manifest=done.manifest_path,
-            manifest_digest=done.manifest_digest,
+    run = plan.run
+    references = [
+        _reference(workspace, run, planned, done) for planned, done in zip(plan.outputs, committed, strict=True)
+    ]
+    registrations = [
+        NewDatasetVersion(
+            name=planned.config.registration.name,
+            definition=Definition(output=reference.source).to_json(),
+            description=planned.config.registration.description,
+            tags=planned.config.registration.tags,
+            output_id=reference.output_id,
+            producer=run,
         )
-        if wanted := planned.config.registration:
-            registrations.append(
-                NewDatasetVersion(
-                    name=wanted.name,
-                    definition=Definition(output=source).to_json(),
-                    description=wanted.description,
-                    tags=wanted.tags,
-                    output_id=source.output_id,
-                    producer=run,
-                )
-            )
-        references.append(_reference(workspace, run, planned, done, source))
+        for planned, reference in zip(plan.outputs, references, strict=True)
+        if planned.config.registration
+    ]
     made = iter(workspace.catalog.commit_outputs(run, committed, registrations))
     return [
         replace(each, dataset=version.name, dataset_version=version.version)
@@ -155,7 +149,7 @@ def _record(
 
 
 def _reference(
-    workspace: ConnectedWorkspace, run: StepRun, planned: PlannedOutput, done: CommittedOutput, source: OutputSource
+    workspace: ConnectedWorkspace, run: StepRun, planned: PlannedOutput, done: CommittedOutput
 ) -> OutputReference:
     return OutputReference(
         name=planned.name,
@@ -164,7 +158,7 @@ def _reference(
         path=planned.path,
         files=done.files,
         size_bytes=done.size_bytes,
-        output_id=source.output_id,
+        output_id=f"{run.id}/{planned.name}",
         manifest=done.manifest_path,
         manifest_digest=done.manifest_digest,
         dag_id=run.dag_id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from airflow_aml_data.core.sampling import is_template
 from airflow_aml_data.core.workspace import Workspace
 from airflow_aml_data.errors import InvalidDeclaration, UserError
 from airflow_aml_data.operators.environments import RunConfiguration, interpreter_for
-from airflow_aml_data.outputs import OutputInput, check_connected, copy_declaration
+from airflow_aml_data.outputs import OutputInput, check_connected
 
 if TYPE_CHECKING:
     import jinja2
@@ -216,8 +216,9 @@ def _own_params(params: ParamsDict | Mapping[str, Any] | None) -> dict[str, Any]
 def _rendered(value: Any, render: Callable[[Any], Any]) -> Any:
     """A declaration with the templates inside it rendered; itself when there are none."""
     if is_dataclass(value) and not isinstance(value, type):
-        inner = {each.name: _rendered(getattr(value, each.name), render) for each in fields(value) if each.init}
-        return copy_declaration(value, **inner)
+        old = {each.name: getattr(value, each.name) for each in fields(value) if each.init}
+        changed = {name: new for name, each in old.items() if (new := _rendered(each, render)) is not each}
+        return replace(value, **changed) if changed else value
     if isinstance(value, tuple | list):
         new = [_rendered(each, render) for each in value]
         return value if all(a is b for a, b in zip(new, value, strict=True)) else type(value)(new)

@@ -166,3 +166,7 @@ def become_ordinary_user() -> None:
 
 def kill_myself() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def nothing_published(steps: Steps) -> bool:
+    return steps.stored() == {} and set(steps.states()) <= {"abandoned"} and steps.leftovers() == []

@@ -48,9 +48,6 @@ class Storage(Protocol):
     def list_files(self, path: str) -> Iterator[StoredFile]:
         """Every file below a folder, at any depth, or the file itself; nothing when there is neither. Any order."""
 
-    def is_folder(self, path: str) -> bool:
-        """Whether ``path`` is a folder."""
-
     def read_bytes(self, path: str) -> bytes:
         """The content of one small file."""
 

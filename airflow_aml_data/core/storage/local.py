@@ -74,9 +74,6 @@ class LocalStorage:
             elif start.is_dir():
                 yield from self._walk(str(start), path)
 
-    def is_folder(self, path: str) -> bool:
-        return self._inside(path).is_dir()
-
     def read_bytes(self, path: str) -> bytes:
         target = self._inside(path, reserved=True)
         with self._errors(path):

@@ -1,0 +1,122 @@
+"""A process that dies at any point, and the try after it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from airflow_aml_data.core import step as step_module
+from airflow_aml_data.core.catalog import Catalog
+from airflow_aml_data.core.compute.local import LocalCompute
+from airflow_aml_data.core.outputs import OutputFileDatasetConfig
+from airflow_aml_data.core.storage.local import LocalStorage
+from airflow_aml_data.errors import (
+    OutputConflict,
+    StepFailed,
+)
+from tests.core.steps import WRITE, in_child, kill_myself
+
+UPLOADED = OutputFileDatasetConfig("out").as_upload()
+FIXED = OutputFileDatasetConfig("out", destination=("workspaceblobstore", "fixed/place"))
+
+
+class TestKilled:
+    """kill -9 of the process that runs the step, then the next try of the same task."""
+
+    POINTS = ("begun", "in the script", "published half", "published", "manifest", "committing", "committed")
+
+    @staticmethod
+    def arrange(point: str) -> None:
+        if point == "begun":
+            step_module.stage_step = lambda *_: kill_myself()
+        elif point == "published half":
+            link, rename, done = os.link, Path.rename, []
+
+            def one_link(*args):
+                link(*args)
+                done.append(args) or len(done) < 2 or kill_myself()
+
+            os.link = one_link
+            Path.rename = lambda *args: (rename(*args), kill_myself())
+        elif point == "published":
+            LocalStorage.write_bytes = lambda *_: kill_myself()
+        elif point == "manifest":
+            step_module.commit_step.__globals__["_record"] = lambda *_: kill_myself()
+        elif point == "committing":
+            Catalog.commit_outputs = lambda *_: kill_myself()
+        elif point == "committed":
+            LocalStorage.drop_staging = lambda *_: kill_myself()
+
+    @pytest.mark.parametrize("point", POINTS)
+    @pytest.mark.parametrize(
+        "output",
+        [UPLOADED, FIXED.as_upload(), FIXED.as_upload(overwrite=True), FIXED],
+        ids=["exclusive", "fixed", "overwrite", "mount"],
+    )
+    def test_the_next_try_succeeds_and_clears_what_the_dead_one_left(self, steps, put, point, output):
+        if output.overwrite:
+            put({"fixed/place/a.txt": "old"})
+        if point == "committed" and output.mode == "mount":
+            return  # nothing is left to do there
+
+        def first_try() -> None:
+            self.arrange(point)
+            script = WRITE
+            if point == "in the script":
+                script += f"    import time; os.kill({os.getpid()}, 9); time.sleep(60)"
+            steps.run(script, arguments=[output, "a.txt", "b.txt"], compute=LocalCompute(grace_seconds=0.1))
+
+        assert in_child(first_try) == -signal.SIGKILL
+        committed = point == "committed"
+        if committed and not output.is_exclusive and not output.overwrite:
+            with pytest.raises(OutputConflict):  # the catalog knows it as committed: it is not this try's to remove
+                steps.write("a.txt", "b.txt", output=output, try_number=2)
+            assert steps.stored() == {"fixed/place/a.txt": "new a.txt", "fixed/place/b.txt": "new b.txt"}
+            return
+
+        made = steps.write("a.txt", "b.txt", output=output, try_number=2)
+
+        expected = {f"{made.path}/a.txt": "new a.txt", f"{made.path}/b.txt": "new b.txt"}
+        stored = steps.stored()
+        assert expected.items() <= stored.items()
+        if not committed:
+            assert stored == expected
+            assert steps.states() == ["abandoned", "committed"]
+            assert steps.leftovers() == []
+        assert made.to_path() == ["/a.txt", "/b.txt"]
+
+    @pytest.mark.parametrize("output", [FIXED.as_upload(), FIXED.as_upload(overwrite=True)], ids=["fixed", "overwrite"])
+    def test_two_tries_killed_one_after_the_other(self, steps, put, output, monkeypatch):
+        """The second dies before it has cleared away what the first left."""
+        if output.overwrite:
+            put({"fixed/place/a.txt": "old"})
+
+        def killed_at_commit() -> None:
+            self.arrange("committing")
+            steps.write("a.txt", output=output)
+
+        def killed_at_clearing() -> None:
+            step_module.discard = lambda *_: kill_myself()
+            steps.write("a.txt", output=output, try_number=2)
+
+        assert in_child(killed_at_commit) == in_child(killed_at_clearing) == -signal.SIGKILL
+
+        with pytest.raises(StepFailed):
+            steps.run("raise SystemExit(1)", arguments=[output], try_number=3)
+
+        assert steps.stored() == ({"fixed/place/a.txt": "old"} if output.overwrite else {})
+        assert steps.leftovers() == []
+
+    def test_what_a_dead_step_left_elsewhere_is_not_touched(self, steps):
+        good = steps.write("keep.txt", output=FIXED.as_upload(), task_id="other")
+
+        def dies() -> None:
+            self.arrange("committing")
+            steps.write("b.txt", output=FIXED.as_upload())
+
+        assert in_child(dies) == -signal.SIGKILL
+        steps.write("b.txt", output=FIXED.as_upload(), try_number=2)
+        assert good.to_path() == ["/keep.txt"]
