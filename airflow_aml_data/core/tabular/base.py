@@ -1,0 +1,48 @@
+"""What every format of table files offers: one schema, and the rows of each file in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import pyarrow as pa
+
+
+class TableFile(NamedTuple):
+    """One file of a tabular dataset.
+
+    :param name: Its path in the store, for messages.
+    :param path: Where it can be read on this machine.
+    :param columns: Columns of one value for the whole file, which come first: ``Path``, and what ``partition_format``
+        finds in the path. None is null.
+    """
+
+    name: str
+    path: Path
+    columns: tuple[tuple[str, str | datetime | None], ...] = ()
+
+
+class Misfit(Exception):
+    """A value does not fit the schema that its file was being read with."""
+
+
+class TableReader(Protocol):
+    """The files of one dataset, as tables of one schema."""
+
+    @property
+    def trial_schema(self) -> pa.Schema:
+        """A schema that is cheap to have and probably right; where no types are inferred, it is :attr:`schema`."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The schema that every row of every file fits; finding it may take reading them all."""
+
+    def batches(self, ordinal: int, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """The rows of one file, in order and in memory that does not grow with the file.
+
+        :param ordinal: The file's place in the list.
+        :raises Misfit: when a value does not fit ``schema``, and ``schema`` is only the trial one.
+        :raises DataNotReadable: a file that is not what its format says, naming file and line or column.
+        """
