@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "DataPath": "airflow_aml_data.core.workspace",
-    "Dataset": "airflow_aml_data.core.datasets",
+    "Dataset": "airflow_aml_data.core.factory",
     "DatasetConsumptionConfig": "airflow_aml_data.core.datasets",
     "Datastore": "airflow_aml_data.core.workspace",
     "OutputFileDatasetConfig": "airflow_aml_data.outputs",

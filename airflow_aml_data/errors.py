@@ -5,6 +5,7 @@
     - InvalidName             a name of an input, output, datastore or dataset
     - InvalidPath             a path that leaves its root, or an unknown placeholder
     - InvalidDeclaration      a dataset, output or step declared with values that cannot work (also ValueError)
+    - DatasetTimestampMissingError   a time filter on a dataset without timestamp columns
     - WiringError             steps whose inputs and outputs do not fit together
     - InvalidConfiguration    a connection or config.json with an unknown key or a wrong type
     - WorkspaceNotFound       no connection, or no config.json, of that name
@@ -48,6 +49,10 @@ class InvalidPath(UserError, ValueError):
 
 class InvalidDeclaration(UserError, ValueError):
     """A declaration whose values cannot work."""
+
+
+class DatasetTimestampMissingError(InvalidDeclaration):
+    """A time filter on a dataset without timestamp columns. Source: v1, the name too."""
 
 
 class WiringError(UserError, ValueError):

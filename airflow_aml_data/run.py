@@ -140,7 +140,7 @@ class _Inputs(Mapping[str, Any]):
         found = self._file.inputs[name]
         if found.mode != "direct":
             return found.path
-        from airflow_aml_data.core.datasets import from_definition
+        from airflow_aml_data.core.factory import from_definition
         from airflow_aml_data.core.workspace import Workspace
 
         return from_definition(Workspace(self._file.conn_id), found.dataset)

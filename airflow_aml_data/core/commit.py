@@ -130,7 +130,7 @@ def _record(
     registrations = [
         NewDatasetVersion(
             name=planned.config.registration.name,
-            definition=Definition(output=reference.source).to_json(),
+            definition=Definition(sources=(reference.source,)).to_json(),
             description=planned.config.registration.description,
             tags=planned.config.registration.tags,
             output_id=reference.output_id,

@@ -1,7 +1,7 @@
 """``Dataset``: lazy, immutable descriptions of data, with the calls of the SDK v1.
 
 Every call returns a new object and reads nothing, until data is asked for (``to_pandas_dataframe``,
-``to_path``, ``download``) or a step runs.
+``to_path``, ``download``) or a step runs. They are made by :mod:`.factory`.
 """
 
 from __future__ import annotations
@@ -9,29 +9,37 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow_aml_data.core.connect import ConnectedWorkspace
-from airflow_aml_data.core.definition import Definition, OutputSource, StorePath, find_files, local_files
-from airflow_aml_data.core.formats import DelimitedFormat, ParquetFormat
+from airflow_aml_data.core.definition import Definition, OutputSource, StorePath, TableFiles, WebPath
+from airflow_aml_data.core.expressions import Comparison, Expression, RecordField, fields_of
+from airflow_aml_data.core.files import find_files, table_files
+from airflow_aml_data.core.formats import CsvFiles, ParquetFiles, TableFormat
 from airflow_aml_data.core.identity import check_dataset_name, check_name
-from airflow_aml_data.core.sampling import Sampling, is_template
-from airflow_aml_data.core.workspace import DataPath, Datastore, Workspace
-from airflow_aml_data.errors import InvalidDeclaration
+from airflow_aml_data.core.operations import DropColumns, Filter, KeepColumns, Operation, Skip, Take
+from airflow_aml_data.core.sampling import DeclaredOperation, Recent, Sampling, declared_count, settle
+from airflow_aml_data.core.workspace import DataPath, Workspace
+from airflow_aml_data.errors import DatasetTimestampMissingError, InvalidDeclaration
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 _D = TypeVar("_D", bound="AbstractDataset")
+_T = TypeVar("_T", bound="_TableCalls")
+DeclaredSource = DataPath | WebPath | OutputSource
+
+_REGISTERED_TIMESTAMP = "(the registered timestamp column)"
 
 
 class AbstractDataset:
     """What file, tabular and registered datasets share."""
 
     __slots__ = ()
-    samplings: tuple[Sampling, ...]
+    operations: tuple[DeclaredOperation, ...]
 
     @property
     def workspace(self) -> Workspace:
@@ -64,6 +72,45 @@ class AbstractDataset:
         """
         first = Sampling(probability=percentage, seed=seed)
         return self._with(first), self._with(replace(first, complement=True))
+
+    def take(self: _D, count: int | str) -> _D:
+        """The first ``count`` records; all of them when there are fewer.
+
+        :param count: At least 0, or a template.
+        :raises InvalidDeclaration: for anything else.
+
+        Source: v1, semantics section 6.
+        """
+        return self._with(Take(declared_count(count)))
+
+    def skip(self: _D, count: int | str) -> _D:
+        """All records but the first ``count``; none when there are fewer.
+
+        :param count: At least 0, or a template.
+
+        Source: v1, semantics section 6.
+        """
+        return self._with(Skip(declared_count(count)))
+
+    def filter(self: _D, expression: Expression) -> _D:
+        """The records that meet a condition; one that a null leaves open is not met.
+
+        Conditions compare a column, ``dataset["age"] > 5``, or a property of files,
+        ``dataset.file_metadata("Size") > 1024``, and are combined with ``&``, ``|`` and ``~``.
+
+        :raises InvalidDeclaration: for something else, or a condition on what these records do not have.
+
+        Source: v1, semantics section 6.
+        """
+        asked = fields_of(expression)
+        for name, of_file in sorted(asked):
+            if of_file and not isinstance(self, _FileCalls):
+                raise InvalidDeclaration(f"file_metadata({name!r}) is of files, and this is a table.")
+            if not of_file and not isinstance(self, _TableCalls):
+                raise InvalidDeclaration(f"Column {name!r} is of a table, and these are files: use file_metadata().")
+        if len({of_file for _, of_file in asked}) > 1:
+            raise InvalidDeclaration("A condition is on columns or on properties of files, not on both.")
+        return self._with(Filter(expression))
 
     def as_named_input(self, name: str) -> DatasetConsumptionConfig:
         """The dataset as an input of a step, under a name.
@@ -100,8 +147,8 @@ class AbstractDataset:
         )
         return RegisteredDataset(workspace, name, made.version)
 
-    def _with(self: _D, sampling: Sampling) -> _D:
-        return replace(self, samplings=(*self.samplings, sampling))  # type: ignore[type-var]
+    def _with(self: _D, operation: DeclaredOperation) -> _D:
+        return replace(self, operations=(*self.operations, operation))  # type: ignore[type-var]
 
 
 class _FileCalls(AbstractDataset):
@@ -116,6 +163,15 @@ class _FileCalls(AbstractDataset):
     def as_download(self, path_on_compute: str | None = None) -> DatasetConsumptionConfig:
         """An unnamed input whose files are copied below a local path."""
         return DatasetConsumptionConfig(None, self).as_download(path_on_compute)
+
+    def file_metadata(self, col: str) -> RecordField:
+        """A property of each file, for :meth:`filter`.
+
+        :param col: ``Size`` in bytes, ``LastModifiedTime``, ``CreationTime``, ``Extension`` with its dot, ``CanSeek``.
+
+        Source: v1, semantics section 6.
+        """
+        return RecordField(col, of_file=True)
 
     def to_path(self) -> list[str]:
         """The paths of the files inside the dataset, each with a leading ``/``.
@@ -136,75 +192,205 @@ class _FileCalls(AbstractDataset):
 
         connected = self.workspace.connect()
         folder = Path(target_path or tempfile.mkdtemp(prefix="aml_data_")).absolute()
-        return download(connected, find_files(connected, self.definition(connected)), folder, overwrite=overwrite)
+        return download(find_files(connected, self.definition(connected)), folder, overwrite=overwrite)
 
 
 class _TableCalls(AbstractDataset):
     """What can be asked of data as a table."""
 
     __slots__ = ()
+    timestamp_columns: tuple[str | None, str | None]
 
-    def to_pandas_dataframe(self) -> pd.DataFrame:
-        """The rows, as a DataFrame.
+    def __getitem__(self, column: str) -> RecordField:
+        """A column, for :meth:`filter`: ``dataset.filter(dataset["age"] > 5)``. Source: v1, semantics section 6."""
+        return RecordField(column)
 
+    def keep_columns(self: _T, columns: str | Sequence[str], validate: bool = False) -> _T:
+        """Only these columns, in the order of the data; unknown names are ignored.
+
+        :param validate: v1's; nothing is read here. None of the columns in the data is an error when it is read.
+
+        Source: v1, semantics section 6.
+        """
+        return self._with(KeepColumns(_names(columns)))
+
+    def drop_columns(self: _T, columns: str | Sequence[str]) -> _T:
+        """All columns but these; unknown names are ignored. Source: v1, semantics section 6."""
+        return self._with(DropColumns(_names(columns)))
+
+    def with_timestamp_columns(
+        self: _T, timestamp: str | None = None, partition_timestamp: str | None = None, validate: bool = False
+    ) -> _T:
+        """Name the columns that say when a row was; the time filters and the index of a DataFrame use the first.
+
+        :param partition_timestamp: A coarser one, such as that of a partition format.
+        :param validate: v1's; nothing is read here. A column that is missing or no time is an error when it is read.
+
+        Source: v1, semantics section 6.
+        """
+        if partition_timestamp and not timestamp:
+            raise InvalidDeclaration("partition_timestamp can be assigned only if timestamp is assigned.")
+        if timestamp and partition_timestamp == timestamp:
+            raise InvalidDeclaration("partition_timestamp cannot be the same as timestamp.")
+        return replace(self, timestamp_columns=(timestamp, partition_timestamp))  # type: ignore[type-var]
+
+    def time_before(self: _T, end_time: datetime, include_boundary: bool = True, validate: bool = True) -> _T:
+        """The rows up to a moment, by the timestamp column.
+
+        :param end_time: Cut to the second; over half a second is rounded up.
+        :raises DatasetTimestampMissingError: without timestamp columns.
+
+        Source: v1, semantics section 6.
+        """
+        end = _time("end_time", end_time)
+        end = end.replace(microsecond=0) + timedelta(seconds=end.microsecond > 500_000)
+        return self._in_time("time_before", "<=" if include_boundary else "<", end)
+
+    def time_after(self: _T, start_time: datetime, include_boundary: bool = True, validate: bool = True) -> _T:
+        """The rows from a moment on, by the timestamp column.
+
+        :param start_time: Cut to the second.
+
+        Source: v1, semantics section 6.
+        """
+        start = _time("start_time", start_time).replace(microsecond=0)
+        return self._in_time("time_after", ">=" if include_boundary else ">", start)
+
+    def time_between(
+        self: _T, start_time: datetime, end_time: datetime, include_boundary: bool = True, validate: bool = True
+    ) -> _T:
+        """The rows between two moments, by the timestamp column; none when they are reversed."""
+        self._timestamp("time_between")
+        return self.time_after(start_time, include_boundary).time_before(end_time, include_boundary)
+
+    def time_recent(self: _T, time_delta: timedelta, include_boundary: bool = True, validate: bool = True) -> _T:
+        """The rows of the last ``time_delta``, counted back from the local time at which the data is read."""
+        if not isinstance(time_delta, timedelta):
+            raise InvalidDeclaration(f"time_delta must be a timedelta, found {time_delta!r}.")
+        column = self._timestamp("time_recent")
+        return self._with(Recent(column=column, seconds=time_delta.total_seconds(), include_boundary=include_boundary))
+
+    def to_csv_files(self, separator: str = ",") -> FileDataset:
+        """The table as delimited files, ``part-00000`` and so on, one for each of its files; made when they are needed.
+
+        Rows that are chosen by position only (samples, splits, ``take``, ``skip``) stay byte for byte as they are in
+        files with the same separator.
+
+        :param separator: One character.
+
+        Source: v1, semantics section 5.
+        """
+        return FileDataset(made_of=self, target=CsvFiles(separator=separator))
+
+    def to_parquet_files(self) -> FileDataset:
+        """The table as Parquet files, ``part-00000`` and so on, one for each of its files; made when they are needed.
+
+        Source: v1, semantics section 5.
+        """
+        return FileDataset(made_of=self, target=ParquetFiles())
+
+    def to_pandas_dataframe(self, on_error: str = "null", out_of_range_datetime: str = "null") -> pd.DataFrame:
+        """The rows, as a DataFrame; with timestamp columns it is indexed by the first.
+
+        :param on_error: What becomes of a value that does not fit the type ``set_column_types`` gives its column:
+            ``"null"``: null, and a warning that counts them; ``"fail"``: an error.
+        :param out_of_range_datetime: v1's. Nothing is out of range here: dates that nanoseconds cannot count are kept in
+            microseconds.
         :raises DataNotReadable: naming file and place, when a file is not in the declared format.
         """
         from airflow_aml_data.core.tabular import read_table, to_pandas
 
+        for name, value in (("on_error", on_error), ("out_of_range_datetime", out_of_range_datetime)):
+            if value not in ("null", "fail"):
+                raise InvalidDeclaration(f"{name} is 'null' or 'fail', found {value!r}.")
         connected = self.workspace.connect()
         definition = self.definition(connected)
         if definition.format is None:
             raise InvalidDeclaration(f"{self!r} is a file dataset; only tabular datasets become a DataFrame.")
-        with local_files(connected, definition) as files:
-            return to_pandas(read_table(files, definition.format, definition.selections))
+        with table_files(connected, definition) as files:
+            table = read_table(files, definition.format, definition.operations, on_error=on_error)
+        return to_pandas(table, index=definition.timestamp)
+
+    def _timestamp(self, call: str) -> str:
+        if not self.timestamp_columns[0]:
+            raise DatasetTimestampMissingError(_no_timestamp(call))
+        return self.timestamp_columns[0]
+
+    def _in_time(self: _T, call: str, operator: Any, moment: datetime) -> _T:
+        column = self._timestamp(call)
+        return self._with(Filter(Comparison(field=column, operator=operator, value=moment)))
 
 
-class _PathDataset(AbstractDataset):
-    """A dataset of paths, or of one committed output."""
+class _SourceDataset(AbstractDataset):
+    """A dataset of paths, addresses or committed outputs."""
 
     __slots__ = ()
-    paths: tuple[DataPath, ...]
-    output: OutputSource | None
-    output_workspace: Workspace | None
+    sources: tuple[DeclaredSource, ...]
+    in_workspace: Workspace | None
 
     @property
     def workspace(self) -> Workspace:
-        return self.output_workspace or self.paths[0].datastore.workspace
+        found = (each.datastore.workspace for each in self.sources if isinstance(each, DataPath))
+        return self.in_workspace or next(found, Workspace())
+
+
+@dataclass(frozen=True, slots=True)
+class FileDataset(_SourceDataset, _FileCalls):
+    """Files, in the order of the paths that name them. Made by :class:`.Dataset` ``.File``.
+
+    :param made_of: Instead of sources: the table the files are made of.
+    :param target: What kind of files they are.
+    :param in_workspace: Where sources without a datastore of their own belong.
+    """
+
+    sources: tuple[DeclaredSource, ...] = ()
+    operations: tuple[DeclaredOperation, ...] = ()
+    partition_format: str | None = None
+    made_of: _TableCalls | None = None
+    target: CsvFiles | ParquetFiles | None = None
+    in_workspace: Workspace | None = None
+
+    @property
+    def workspace(self) -> Workspace:
+        return self.made_of.workspace if self.made_of else _SourceDataset.workspace.fget(self)  # type: ignore[attr-defined]
+
+    def definition(self, workspace: ConnectedWorkspace, run_key: str | None = None) -> Definition:
+        made_of = None
+        if self.made_of and self.target:
+            table = self.made_of.definition(workspace, run_key)
+            if not table.is_tabular:
+                raise InvalidDeclaration(f"{self.made_of!r} is a file dataset; only tables are made into files.")
+            made_of = TableFiles(table=table, target=self.target)
+        return Definition(
+            sources=_settled(workspace, self.sources),
+            made_of=made_of,
+            operations=tuple(settle(each, run_key) for each in self.operations),
+            partition_format=self.partition_format,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TabularDataset(_SourceDataset, _TableCalls):
+    """Rows of delimited, Parquet or JSON files. Made by :class:`.Dataset` ``.Tabular``."""
+
+    sources: tuple[DeclaredSource, ...]
+    format: TableFormat
+    operations: tuple[DeclaredOperation, ...] = ()
+    include_path: bool = False
+    partition_format: str | None = None
+    timestamp_columns: tuple[str | None, str | None] = (None, None)
+    in_workspace: Workspace | None = None
 
     def definition(self, workspace: ConnectedWorkspace, run_key: str | None = None) -> Definition:
         return Definition(
-            paths=_store_paths(workspace, self.paths),
-            output=self.output,
-            format=self._table_format(),
-            selections=tuple(each.selection(run_key) for each in self.samplings),
+            sources=_settled(workspace, self.sources),
+            format=self.format,
+            operations=tuple(settle(each, run_key) for each in self.operations),
+            include_path=self.include_path,
+            partition_format=self.partition_format,
+            timestamp=self.timestamp_columns[0],
+            partition_timestamp=self.timestamp_columns[1],
         )
-
-    def _table_format(self) -> DelimitedFormat | ParquetFormat | None:
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class FileDataset(_PathDataset, _FileCalls):
-    """Files, in the order of the paths that name them. Made by :class:`Dataset` ``.File``."""
-
-    paths: tuple[DataPath, ...] = ()
-    samplings: tuple[Sampling, ...] = ()
-    output: OutputSource | None = None
-    output_workspace: Workspace | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TabularDataset(_PathDataset, _TableCalls):
-    """Rows of delimited or Parquet files. Made by :class:`Dataset` ``.Tabular``."""
-
-    paths: tuple[DataPath, ...]
-    format: DelimitedFormat | ParquetFormat
-    samplings: tuple[Sampling, ...] = ()
-    output: OutputSource | None = None
-    output_workspace: Workspace | None = None
-
-    def _table_format(self) -> DelimitedFormat | ParquetFormat:
-        return self.format
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +403,8 @@ class RegisteredDataset(_FileCalls, _TableCalls):
     registered_in: Workspace
     name: str
     version: int | str = "latest"
-    samplings: tuple[Sampling, ...] = ()
+    operations: tuple[DeclaredOperation, ...] = ()
+    timestamp_columns: tuple[str | None, str | None] = (None, None)
 
     @property
     def workspace(self) -> Workspace:
@@ -226,8 +413,14 @@ class RegisteredDataset(_FileCalls, _TableCalls):
     def definition(self, workspace: ConnectedWorkspace, run_key: str | None = None) -> Definition:
         row = workspace.catalog.get_dataset(self.name, self.version)
         known = Definition.from_json(row.definition)
-        own = tuple(each.selection(run_key) for each in self.samplings)
-        return replace(known, selections=known.selections + own, registered=(row.name, row.version))
+        timestamp, partition = self.timestamp_columns
+        if timestamp:
+            known = replace(known, timestamp=timestamp, partition_timestamp=partition)
+        own = tuple(_on_timestamp(settle(each, run_key), known.timestamp) for each in self.operations)
+        return replace(known, operations=known.operations + own, registered=(row.name, row.version))
+
+    def _timestamp(self, call: str) -> str:
+        return self.timestamp_columns[0] or _REGISTERED_TIMESTAMP
 
 
 @dataclass(frozen=True)
@@ -270,137 +463,40 @@ class DatasetConsumptionConfig:
         return replace(self, mode="download", path_on_compute=path_on_compute)
 
 
-class _Tabular:
-    """Factory of tabular datasets: ``Dataset.Tabular``."""
-
-    @staticmethod
-    def from_delimited_files(
-        path: Any,
-        validate: bool = True,
-        infer_column_types: bool = True,
-        separator: str = ",",
-        header: bool = True,
-        support_multi_line: bool = False,
-        empty_as_string: bool = False,
-        encoding: str = "utf8",
-    ) -> TabularDataset:
-        """Rows of delimited text files.
-
-        :param path: A ``DataPath``, a ``(Datastore, str)`` tuple, or a list of them; folders and globs are fine.
-        :param validate: v1's; nothing is read here whatever it says, an unreadable file shows when it is read.
-        :param infer_column_types: False: every column is text.
-        :param header: True: the first line of every file names the columns. False: ``Column1``, ``Column2``...
-        :param support_multi_line: A quoted field may hold line breaks.
-        :param empty_as_string: An empty field is ``""`` instead of null.
-        :param encoding: One of ``utf8 iso88591 latin1 ascii utf16 utf32 utf8bom windows1252``.
-        :raises InvalidDeclaration: for a path or an option that is none of these.
-
-        Source: the article, "Use Dataset objects for preexisting data"; semantics section 5.
-        """
-        form = DelimitedFormat(
-            separator=separator,
-            header=header,
-            encoding=encoding,
-            support_multi_line=support_multi_line,
-            empty_as_string=empty_as_string,
-            infer_column_types=infer_column_types,
-        )
-        return TabularDataset(_data_paths(path), form)
-
-    @staticmethod
-    def from_parquet_files(path: Any, validate: bool = True) -> TabularDataset:
-        """Rows of Parquet files; types are the files'.
-
-        :param path: As in :meth:`from_delimited_files`.
-        """
-        return TabularDataset(_data_paths(path), ParquetFormat())
+def _names(columns: str | Sequence[str]) -> tuple[str, ...]:
+    names = (columns,) if isinstance(columns, str) else tuple(columns)
+    if not names or not all(isinstance(each, str) for each in names):
+        raise InvalidDeclaration(f"columns is the name of a column or a list of names, found {columns!r}.")
+    return names
 
 
-class _File:
-    """Factory of file datasets: ``Dataset.File``."""
-
-    @staticmethod
-    def from_files(path: Any, validate: bool = True) -> FileDataset:
-        """Files named by paths, folders and globs.
-
-        :param path: A ``DataPath``, a ``(Datastore, str)`` tuple, or a list of them.
-        :raises InvalidDeclaration: for anything else.
-
-        Source: the article, "Use Dataset objects for preexisting data"; globs: semantics section 4.
-        """
-        return FileDataset(_data_paths(path))
+def _time(name: str, value: Any) -> datetime:
+    if not isinstance(value, datetime):
+        raise InvalidDeclaration(f"{name} must be a datetime, found {value!r}.")
+    return datetime.fromisoformat(value.isoformat())  # also of a pandas Timestamp
 
 
-class Dataset:
-    """Where datasets are made.
-
-    >>> from airflow_aml_data import Datastore, DataPath, Dataset, Workspace
-    >>> datastore = Datastore.get(Workspace(), "training_data")
-    >>> iris = Dataset.Tabular.from_delimited_files(DataPath(datastore, "iris.csv"))
-    >>> train, test = iris.take_sample(0.5, seed=42).random_split(percentage=0.8, seed=42)
-    """
-
-    Tabular = _Tabular
-    File = _File
-
-    @staticmethod
-    def get_by_name(workspace: Workspace, name: str, version: int | str | None = "latest") -> RegisteredDataset:
-        """A registered dataset. Name and version are looked up when it is used; a step pins the version it found.
-
-        :param version: A number, ``"latest"`` or a template.
-        """
-        if not isinstance(name, str) or not name:
-            raise InvalidDeclaration(f"The name of a registered dataset is text that is not empty, found {name!r}.")
-        version = "latest" if version is None else version
-        if version != "latest" and not is_template(version) and not str(version).isdecimal():
-            raise InvalidDeclaration(f'Invalid value {version} for version. Version value must be number or "latest".')
-        return RegisteredDataset(workspace, name, version)
+def _on_timestamp(operation: Operation, timestamp: str | None) -> Operation:
+    """A time filter that was declared before anybody looked up which column it is on."""
+    match operation:
+        case Filter(Comparison(field=field) as comparison) if field == _REGISTERED_TIMESTAMP:
+            if not timestamp:
+                raise DatasetTimestampMissingError(_no_timestamp("time filter"))
+            return Filter(replace(comparison, field=timestamp))
+    return operation
 
 
-def from_definition(workspace: Workspace, content: Mapping[str, Any]) -> FileDataset | TabularDataset:
-    """The dataset that a definition's JSON describes; how a script opens its direct inputs."""
-    known = Definition.from_json(content)
-    paths = tuple(DataPath(Datastore(workspace, each.datastore), each.path) for each in known.paths)
-    samplings = tuple(
-        Sampling(probability=each.probability, seed=each.seed, complement=each.complement) for each in known.selections
-    )
-    if known.format is None:
-        return FileDataset(paths, samplings, known.output, workspace)
-    return TabularDataset(paths, known.format, samplings, known.output, workspace)
-
-
-def _data_paths(path: Any) -> tuple[DataPath, ...]:
-    each_path = path if isinstance(path, list) else [path]
-    if not each_path:
-        raise InvalidDeclaration(_wrong_path(path))
-    paths = tuple(_data_path(each) for each in each_path)
-    workspaces = {each.datastore.workspace.conn_id for each in paths}
-    if len(workspaces) > 1:
-        raise InvalidDeclaration(
-            f"One dataset cannot span workspaces: its paths are in {', '.join(sorted(workspaces))}."
-        )
-    return paths
-
-
-def _data_path(path: Any) -> DataPath:
-    if isinstance(path, DataPath):
-        return path
-    if isinstance(path, tuple):
-        if len(path) != 2 or not isinstance(path[0], Datastore) or not isinstance(path[1], str):
-            raise InvalidDeclaration(
-                "Invalid tuple for path. Please make sure the tuple consists of a datastore and a path/SQL query, "
-                f"found {path!r}."
-            )
-        return DataPath(path[0], path[1])
-    raise InvalidDeclaration(_wrong_path(path))
-
-
-def _wrong_path(path: Any) -> str:
+def _no_timestamp(call: str) -> str:
     return (
-        f"Invalid argument type for `path`. Give a DataPath, a (Datastore, str) tuple, or a non-empty list of them, found {path!r}. "
-        "Local files are uploaded first: datastore.upload(src_dir, target_path)."
+        f"Cannot perform time-series filter `{call}` on dataset without timestamp columns defined. "
+        "Name one first: dataset.with_timestamp_columns(timestamp=...)."
     )
 
 
-def _store_paths(workspace: ConnectedWorkspace, paths: Sequence[DataPath]) -> tuple[StorePath, ...]:
-    return tuple(StorePath(workspace.datastore_name(each.datastore.declared_name), each.path) for each in paths)
+def _settled(workspace: ConnectedWorkspace, sources: Sequence[DeclaredSource]) -> tuple[Any, ...]:
+    return tuple(
+        StorePath(workspace.datastore_name(each.datastore.declared_name), each.path)
+        if isinstance(each, DataPath)
+        else each
+        for each in sources
+    )

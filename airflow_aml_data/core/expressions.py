@@ -218,7 +218,8 @@ def _compare(comparison: Comparison, record: Mapping[str, Any]) -> bool | None:
     if found is None:
         return None
     if isinstance(found, datetime) and isinstance(value, datetime) and (found.tzinfo is None) != (value.tzinfo is None):
-        value = value.astimezone(UTC) if value.tzinfo is None else value.replace(tzinfo=None)
+        # a time without a zone is UTC
+        value = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)
     try:
         return _TESTS[comparison.operator](found, value)
     except TypeError as error:

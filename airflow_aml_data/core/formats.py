@@ -73,10 +73,7 @@ class DelimitedFormat(_Format):
     infer_column_types: bool = True
 
     def __post_init__(self) -> None:
-        if not isinstance(self.separator, str) or len(self.separator) != 1:
-            raise InvalidDeclaration("Only single character is supported for argument: separator")
-        if self.separator in '"\r\n\0':
-            raise InvalidDeclaration(f"separator cannot be {self.separator!r}, which has another meaning.")
+        _check_separator(self.separator)
         if not isinstance(self.encoding, str) or self.encoding.lower() not in CODECS:
             raise InvalidDeclaration(
                 f"Invalid encoding {self.encoding!r}. The supported encodings are {', '.join(CODECS)}."
@@ -96,12 +93,62 @@ class ParquetFormat(_Format):
     kind: ClassVar[str] = "parquet"
 
 
-def format_from_json(data: Mapping[str, Any]) -> DelimitedFormat | ParquetFormat:
-    """The format that ``to_json`` of either kind wrote.
+TableFormat = DelimitedFormat | ParquetFormat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CsvFiles(_Format):
+    """Delimited text files to be made of a table, each with the names of the columns in its first line.
+
+    :param separator: One character.
+
+    Source: v1, ``to_csv_files``, semantics section 5.
+    """
+
+    kind: ClassVar[str] = "csv"
+
+    separator: str = ","
+
+    def __post_init__(self) -> None:
+        _check_separator(self.separator)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParquetFiles(_Format):
+    """Parquet files to be made of a table. Source: v1, ``to_parquet_files``, semantics section 5."""
+
+    kind: ClassVar[str] = "parquet"
+
+
+def format_from_json(data: Mapping[str, Any]) -> TableFormat:
+    """The format that ``to_json`` of any kind wrote.
 
     :raises InvalidDeclaration: for a kind this release does not know.
     """
-    for kind in (DelimitedFormat, ParquetFormat):
+    made: TableFormat = _from_json(data, DelimitedFormat, ParquetFormat)
+    return made
+
+
+def target_from_json(data: Mapping[str, Any]) -> CsvFiles | ParquetFiles:
+    """The kind of files that ``to_json`` of any kind wrote.
+
+    :raises InvalidDeclaration: for a kind this release does not know.
+    """
+    made: CsvFiles | ParquetFiles = _from_json(data, CsvFiles, ParquetFiles)
+    return made
+
+
+def _from_json(data: Mapping[str, Any], *kinds: Any) -> Any:
+    for kind in kinds:
         if data.get("kind") == kind.kind:
             return kind.from_json(data)
-    raise InvalidDeclaration(f"Unknown table format {data.get('kind')!r}. Known: delimited, parquet.")
+    raise InvalidDeclaration(
+        f"Unknown table format {data.get('kind')!r}. Known: {', '.join(each.kind for each in kinds)}."
+    )
+
+
+def _check_separator(separator: object) -> None:
+    if not isinstance(separator, str) or len(separator) != 1:
+        raise InvalidDeclaration("Only single character is supported for argument: separator")
+    if separator in '"\r\n\0':
+        raise InvalidDeclaration(f"separator cannot be {separator!r}, which has another meaning.")

@@ -17,16 +17,22 @@ from airflow_aml_data.errors import InvalidDeclaration
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """The first records, counted over all files; all of them when there are fewer."""
+    """The first records, counted over all files; all of them when there are fewer.
 
-    count: int
+    :param count: At least 0; as text it is a template.
+    """
+
+    count: int | str
 
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """All but the first records, counted over all files."""
+    """All but the first records, counted over all files.
 
-    count: int
+    :param count: At least 0; as text it is a template.
+    """
+
+    count: int | str
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,7 +198,7 @@ class OutputReference:
 
     def as_dataset(self) -> FileDataset:
         """The output's files as a dataset."""
-        return FileDataset(output=self.source, output_workspace=Workspace(self.conn_id))
+        return FileDataset((self.source,), in_workspace=Workspace(self.conn_id))
 
     def to_path(self) -> list[str]:
         """The paths of its files inside the output, each with a leading ``/``."""
@@ -225,7 +225,7 @@ class OutputReference:
                 f"files that all end in one of {', '.join(formats)}. Use download() and read them yourself."
             )
         form = formats[endings.pop()]
-        return TabularDataset((), form, (), self.source, Workspace(self.conn_id)).to_pandas_dataframe()
+        return TabularDataset((self.source,), form, in_workspace=Workspace(self.conn_id)).to_pandas_dataframe()
 
 
 def _destination(value: Any) -> tuple[Datastore | str | None, str] | None:

@@ -1,4 +1,4 @@
-"""Samples and splits as they are declared: share and seed may be templates, or a seed yet to be drawn."""
+"""Operations as they are declared: numbers may be templates, a seed may be yet to be drawn, a time relative to now."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import itertools
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
+from airflow_aml_data.core.expressions import Comparison, Operator
+from airflow_aml_data.core.operations import Filter, Operation, Skip, Take
 from airflow_aml_data.core.selection import Selection
 from airflow_aml_data.errors import InvalidDeclaration
 
@@ -46,13 +49,67 @@ class Sampling:
         :param run_key: Names the DAG run, where there is one.
         """
         if is_template(self.probability) or is_template(self.seed):
-            raise InvalidDeclaration(
-                f"{self!r} holds a template, which is rendered only for a step: give the dataset to a step's arguments or inputs."
-            )
+            raise InvalidDeclaration(_not_rendered(self))
         seed = self.seed
         if seed is None:
             seed = self.drawn if run_key is None else _derived_seed(run_key, self.call)
         return Selection(probability=float(self.probability), seed=int(seed), complement=self.complement)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recent:
+    """``time_recent``: the rows not older than some seconds when the data is read.
+
+    :param include_boundary: Also those exactly so old.
+    """
+
+    column: str
+    seconds: float
+    include_boundary: bool = True
+
+
+DeclaredOperation = Operation | Sampling | Recent
+
+
+def settle(operation: DeclaredOperation, run_key: str | None) -> Operation:
+    """The operation with nothing left open.
+
+    :param run_key: Names the DAG run, where there is one.
+    :raises InvalidDeclaration: for a template that was not rendered.
+    """
+    match operation:
+        case Sampling():
+            return operation.selection(run_key)
+        case Recent():
+            # v1: from the local time without a zone, cut to the second
+            start = (datetime.now() - timedelta(seconds=operation.seconds)).replace(microsecond=0)
+            since: Operator = ">=" if operation.include_boundary else ">"
+            return Filter(Comparison(field=operation.column, operator=since, value=start))
+        case Take(count) | Skip(count):
+            return type(operation)(settled_count(count))
+    return operation
+
+
+def declared_count(value: Any) -> int | str:
+    """How many records to take or skip: a whole number of at least 0, or a template.
+
+    :raises InvalidDeclaration: with v1's words.
+    """
+    return str(value) if is_template(value) else settled_count(value)
+
+
+def settled_count(value: Any) -> int:
+    """Like :func:`declared_count`, when templates have been rendered."""
+    if is_template(value):
+        raise InvalidDeclaration(_not_rendered(value))
+    number = _converted(value, int)
+    if number is None or number < 0:
+        raise InvalidDeclaration(f"count must be a positive integer. Found {value!r}.")
+    return int(number)
+
+
+def _not_rendered(value: Any) -> str:
+    return f"{value!r} holds a template, which is rendered only for a step: give the dataset to a step's arguments or inputs."
 
 
 def _probability(value: Any) -> float | str:

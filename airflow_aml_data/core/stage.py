@@ -11,7 +11,7 @@ from pathlib import Path
 
 from airflow_aml_data.core.compute.local import Command, can_make_read_only, script_environment
 from airflow_aml_data.core.connect import ConnectedWorkspace
-from airflow_aml_data.core.definition import DatasetFiles, find_files
+from airflow_aml_data.core.files import DatasetFiles, find_files
 from airflow_aml_data.core.plan import PlannedInput, PlannedOutput, Slot, StepPlan, is_reserved_variable
 from airflow_aml_data.core.protocol import RUN_FILE_VARIABLE, RunFile, RunInput
 from airflow_aml_data.core.scratch import show_at
@@ -120,7 +120,7 @@ def _stage_input(
             planned.name,
             readable_bytes(files.size_bytes),
         )
-    _bring(workspace, planned, files, folder, mounted)
+    _bring(planned, files, folder, mounted)
     if shown != folder:
         show_at(planned.name, folder, shown, scratch)
     path = shown / files.placements[0].target if files.single_file else shown
@@ -137,23 +137,15 @@ def _places(planned: PlannedInput, scratch: Path) -> tuple[Path, Path]:
     return scratch / inside, scratch / inside
 
 
-def _bring(
-    workspace: ConnectedWorkspace, planned: PlannedInput, files: DatasetFiles, folder: Path, mounted: bool
-) -> None:
+def _bring(planned: PlannedInput, files: DatasetFiles, folder: Path, mounted: bool) -> None:
     meter = Meter(f"Input {planned.name!r} ({planned.mode})", files.files)
     whole = files.whole_folder
-    if (
-        mounted
-        and whole
-        and not folder.exists()
-        and workspace.storage(whole.datastore).mount_folder(whole.path, folder)
-    ):
+    if mounted and whole and not folder.exists() and whole[0].mount_folder(whole[1], folder):
         meter(files.files, files.size_bytes)
     else:
         folder.mkdir(exist_ok=True)  # a sample may hold no file
-        for name, group in files.groups:
-            storage = workspace.storage(name)
-            move = storage.mount if mounted else storage.download
+        for source, group in files.groups:
+            move = source.mount if mounted else source.download
             move(list({each.target: each for each in group}.values()), folder, meter)
     meter.done()
 

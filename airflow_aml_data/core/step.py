@@ -15,7 +15,7 @@ from airflow_aml_data.core.catalog import Catalog, NewOutput, Output
 from airflow_aml_data.core.commit import commit_step, discard
 from airflow_aml_data.core.compute.local import Command
 from airflow_aml_data.core.connect import ConnectedWorkspace
-from airflow_aml_data.core.definition import Definition
+from airflow_aml_data.core.definition import Definition, WebPath
 from airflow_aml_data.core.identity import StepRun
 from airflow_aml_data.core.outputs import OutputReference
 from airflow_aml_data.core.plan import StepDeclaration, StepPlan, plan_step
@@ -99,7 +99,7 @@ def read_metrics(file: Path) -> dict[str, Any]:
 @contextmanager
 def _leases(workspace: ConnectedWorkspace, plan: StepPlan) -> Iterator[None]:
     """Hold the outputs being written and the committed outputs being read; on any error, give the former up."""
-    read = [each.definition.output.output_id for each in plan.inputs if each.definition.output]
+    read = list({output.output_id for each in plan.inputs for output in each.definition.outputs})
     if not plan.outputs and not read:
         yield
         return
@@ -183,6 +183,9 @@ def describe(plan: StepPlan) -> list[str]:
 
 
 def _source(definition: Definition) -> str:
-    places = [definition.output] if definition.output else definition.paths
-    where = ", ".join(f"{each.datastore}:{each.path}" for each in places)
+    if definition.made_of:
+        return f"{definition.made_of.target.kind} files made of {_source(definition.made_of.table)}"
+    where = ", ".join(
+        each.url if isinstance(each, WebPath) else f"{each.datastore}:{each.path}" for each in definition.sources
+    )
     return "{} version {}, {}".format(*definition.registered, where) if definition.registered else where

@@ -13,8 +13,7 @@ from airflow_aml_data.core.identity import check_relative_path
 from airflow_aml_data.errors import FilesExist, FilesNotFound, InvalidDeclaration
 
 if TYPE_CHECKING:
-    from airflow_aml_data.core.connect import ConnectedWorkspace
-    from airflow_aml_data.core.definition import DatasetFiles
+    from airflow_aml_data.core.files import DatasetFiles
     from airflow_aml_data.core.storage.base import Storage
 
 log = logging.getLogger(__name__)
@@ -76,7 +75,6 @@ def readable_bytes(size: float) -> str:
 
 
 def download(
-    workspace: ConnectedWorkspace,
     files: DatasetFiles,
     folder: Path,
     *,
@@ -99,9 +97,9 @@ def download(
     for each in placements:
         _refuse_file_as_folder(folder / each.target, folder)
     meter = Meter(f"Download to {folder}", len(placements), report=log.info if show_progress else log.debug)
-    for name, group in files.groups:
+    for source, group in files.groups:
         unique = {each.target: each for each in group}
-        workspace.storage(name).download(list(unique.values()), folder, meter)
+        source.download(list(unique.values()), folder, meter)
     meter.done()
     return [str(folder / each.target) for each in placements]
 
@@ -115,9 +113,9 @@ def refuse_collisions(files: DatasetFiles) -> None:
         return  # they stand in one folder already
     taken: dict[str, tuple[str, str]] = {}
     folders: set[str] = set()
-    for name, group in files.groups:
+    for store, group in files.groups:
         for each in group:
-            source = (name, each.file.path)
+            source = (store.name, each.file.path)
             if taken.setdefault(each.target, source) != source:
                 first = taken[each.target]
                 raise FilesExist(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_aml_data.core.connect import ConnectedWorkspace, connect
 from airflow_aml_data.core.connections import DEFAULT_CONN_ID
-from airflow_aml_data.core.definition import DatasetFiles
+from airflow_aml_data.core.files import DatasetFiles
 from airflow_aml_data.core.identity import check_relative_path
 from airflow_aml_data.core.storage.base import Placement
 from airflow_aml_data.core.transfer import download, upload
@@ -194,11 +194,10 @@ class Datastore:
         :raises FilesExist: when ``overwrite`` is False and a file is there, before anything is written.
         """
         connected = self.workspace.connect()
-        name = connected.datastore_name(self.declared_name)
-        found = sorted(connected.storage(name).list_files(check_relative_path(prefix)), key=lambda each: each.path)
-        placements = tuple(Placement(each, each.path) for each in found)
-        files = DatasetFiles.of(((name, placements),))
-        return len(download(connected, files, Path(target_path), overwrite=overwrite, show_progress=show_progress))
+        storage = connected.storage(self.declared_name)
+        found = sorted(storage.list_files(check_relative_path(prefix)), key=lambda each: each.path)
+        files = DatasetFiles.of(((storage, tuple(Placement(each, each.path) for each in found)),))
+        return len(download(files, Path(target_path), overwrite=overwrite, show_progress=show_progress))
 
 
 @dataclass(frozen=True, slots=True, repr=False)

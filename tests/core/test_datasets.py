@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from airflow_aml_data import DataPath, Dataset, DatasetConsumptionConfig, Datastore, Workspace
-from airflow_aml_data.core.datasets import from_definition
 from airflow_aml_data.core.definition import Definition
+from airflow_aml_data.core.factory import from_definition
 from airflow_aml_data.core.sampling import Sampling
 from airflow_aml_data.core.selection import select
 from airflow_aml_data.errors import (
@@ -148,7 +148,7 @@ def test_declaring_reads_nothing_and_changes_no_source():
     ]
     assert len({repr(each) for each in made}) == len(made)
     assert "0x" not in "".join(map(repr, made))
-    assert FILES.samplings == TABLE.samplings == ()
+    assert FILES.operations == TABLE.operations == ()
 
 
 @settings(deadline=None)
@@ -157,31 +157,31 @@ def test_a_split_is_disjoint_complete_and_ordered(count, p, q, seed):
     """G51, G53, G56; G52 is in the tests of the selections."""
     items = list(range(count))
     first, second = (
-        select(items, [each.selection(None) for each in part.samplings]) for part in FILES.random_split(p, seed)
+        select(items, [each.selection(None) for each in part.operations]) for part in FILES.random_split(p, seed)
     )
     assert sorted(first + second) == items
     assert first == sorted(first)
     assert second == sorted(second)
     if seed is not None:
-        assert select(items, [FILES.take_sample(p, seed).samplings[0].selection(None)]) == first
+        assert select(items, [FILES.take_sample(p, seed).operations[0].selection(None)]) == first
         if q <= p:
-            assert set(select(items, [FILES.take_sample(q, seed).samplings[0].selection(None)])) <= set(first)
+            assert set(select(items, [FILES.take_sample(q, seed).operations[0].selection(None)])) <= set(first)
     if p in (0.0, 1.0):
         assert first == (items if p else [])
 
 
 def test_a_drawn_seed_stays_what_it_is_and_two_calls_differ():
-    one, two = FILES.take_sample(0.5).samplings[0], FILES.take_sample(0.5).samplings[0]
+    one, two = FILES.take_sample(0.5).operations[0], FILES.take_sample(0.5).operations[0]
     assert one.selection(None) == one.selection(None)
     assert one.selection(None) != two.selection(None)
     assert one != two
     assert FILES.take_sample(0.5, 7) == FILES.take_sample(0.5, 7)
-    assert FILES.take_sample(0.5, 0).samplings[0].selection("run").seed == 0
+    assert FILES.take_sample(0.5, 0).operations[0].selection("run").seed == 0
 
 
 def test_inside_a_run_a_drawn_seed_depends_on_the_run_alone():
     """Every step of the run is a process of its own and must see the same parts."""
-    a, b = (each.samplings[0] for each in FILES.random_split(0.5))
+    a, b = (each.operations[0] for each in FILES.random_split(0.5))
     assert a.selection("run1").seed == b.selection("run1").seed
     assert a.selection("run1") != a.selection("run2")
     script = (

@@ -16,13 +16,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_aml_data.core.formats import DelimitedFormat, ParquetFormat
+from airflow_aml_data.core.operations import KeepColumns
 from airflow_aml_data.core.selection import Selection
 from airflow_aml_data.core.tabular import delimited, read_table, to_pandas
+from airflow_aml_data.core.tabular.base import TableFile
 from airflow_aml_data.core.tabular.columns import ColumnEvidence
 from airflow_aml_data.core.tabular.delimited import column_names
 from airflow_aml_data.errors import DataNotReadable, InvalidDeclaration
 
 per_example_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+
+
+def operations(selections=(), columns=None):
+    return [*selections, *([] if columns is None else [KeepColumns(tuple(columns))])]
 
 
 @pytest.fixture
@@ -34,8 +40,8 @@ def read(tmp_path):
         for number, text in enumerate(texts):
             path = tmp_path / f"{number}.csv"
             path.write_bytes(text.encode() if isinstance(text, str) else text)
-            files.append((f"f{number}", path))
-        return read_table(files, DelimitedFormat(**options), selections, columns=columns)
+            files.append(TableFile(f"f{number}", path))
+        return read_table(files, DelimitedFormat(**options), operations(selections, columns))
 
     return read
 
@@ -487,7 +493,7 @@ def read_parquet(tmp_path):
             path = tmp_path / f"{number}.parquet"
             path.write_bytes(table) if isinstance(table, bytes) else pq.write_table(table, path)
             files.append((f"f{number}", path))
-        return read_table(files, ParquetFormat(), **options)
+        return read_table([TableFile(*each) for each in files], ParquetFormat(), operations(**options))
 
     return read_parquet
 
@@ -543,7 +549,7 @@ def test_parquet_with_damaged_data_is_named(read_parquet, tmp_path):
 @pytest.mark.parametrize("layout", [DelimitedFormat(), ParquetFormat()])
 def test_a_missing_file_is_the_storages_business(tmp_path, layout):
     with pytest.raises(FileNotFoundError):
-        read_table([("f0", tmp_path / "none")], layout)
+        read_table([TableFile("f0", tmp_path / "none")], layout)
 
 
 def test_parquet_selections_and_columns(read_parquet):

@@ -18,11 +18,13 @@ class StoredFile(NamedTuple):
 
     :param path: Relative to the datastore's root, POSIX, no leading slash.
     :param etag: Changes whenever the content may have changed.
+    :param modified: When it was last written, in seconds since the epoch; None when nobody has looked.
     """
 
     path: str
     size_bytes: int
     etag: str
+    modified: float | None = None
 
 
 class Placement(NamedTuple):
@@ -36,11 +38,25 @@ Progress = Callable[[int, int], None]
 """Told of each batch that has been moved: files, bytes."""
 
 
-class Storage(Protocol):
-    """A connected datastore. All paths are relative to its root; no call follows a path out of it.
+class FileSource(Protocol):
+    """Where files can be taken from.
 
-    Calls raise :exc:`.StorageError` when the store refuses or is out of reach.
+    Calls raise :exc:`.StorageError` when the source refuses or is out of reach.
     """
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+
+    def download(self, placements: Sequence[Placement], folder: Path, progress: Progress) -> None:
+        """Copy files below ``folder``; the caller may change the copies."""
+
+    def mount(self, placements: Sequence[Placement], folder: Path, progress: Progress) -> None:
+        """Make files readable below ``folder`` as cheaply as the source allows."""
+
+
+class Storage(FileSource, Protocol):
+    """A connected datastore. All paths are relative to its root; no call follows a path out of it."""
 
     def check(self) -> str:
         """Say in a few words what this is and whether it can be written, or raise."""
@@ -56,12 +72,6 @@ class Storage(Protocol):
 
     def delete_files(self, paths: Iterable[str]) -> None:
         """Remove the files; those already gone are fine. Folders left empty go too."""
-
-    def download(self, placements: Sequence[Placement], folder: Path, progress: Progress) -> None:
-        """Copy files below ``folder``; the caller may change the copies."""
-
-    def mount(self, placements: Sequence[Placement], folder: Path, progress: Progress) -> None:
-        """Make files readable below ``folder`` as cheaply as the store allows."""
 
     def mount_folder(self, path: str, folder: Path) -> bool:
         """Make a whole stored folder readable as ``folder``; False when the store has no cheap way."""

@@ -277,7 +277,7 @@ def _keep_only(staged: Path, wanted: set[str]) -> None:
 
 
 def _stored(path: str, size_bytes: int, mtime_ns: int) -> StoredFile:
-    return StoredFile(path, size_bytes, f"{mtime_ns:x}-{size_bytes:x}")
+    return StoredFile(path, size_bytes, f"{mtime_ns:x}-{size_bytes:x}", mtime_ns / 1e9)
 
 
 def _join(folder: str, name: str) -> str:

@@ -1,0 +1,171 @@
+"""``Dataset``: where datasets are made, as in the SDK v1. Nothing is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from airflow_aml_data.core.datasets import FileDataset, RegisteredDataset, TabularDataset
+from airflow_aml_data.core.definition import Definition, StorePath
+from airflow_aml_data.core.formats import DelimitedFormat, ParquetFormat
+from airflow_aml_data.core.sampling import Sampling, is_template
+from airflow_aml_data.core.selection import Selection
+from airflow_aml_data.core.workspace import DataPath, Datastore, Workspace
+from airflow_aml_data.errors import InvalidDeclaration
+
+
+class TabularDatasetFactory:
+    """Factory of tabular datasets: ``Dataset.Tabular``."""
+
+    @staticmethod
+    def from_delimited_files(
+        path: Any,
+        validate: bool = True,
+        infer_column_types: bool = True,
+        separator: str = ",",
+        header: bool = True,
+        support_multi_line: bool = False,
+        empty_as_string: bool = False,
+        encoding: str = "utf8",
+    ) -> TabularDataset:
+        """Rows of delimited text files.
+
+        :param path: A ``DataPath``, a ``(Datastore, str)`` tuple, or a list of them; folders and globs are fine.
+        :param validate: v1's; nothing is read here whatever it says, an unreadable file shows when it is read.
+        :param infer_column_types: False: every column is text.
+        :param header: True: the first line of every file names the columns. False: ``Column1``, ``Column2``...
+        :param support_multi_line: A quoted field may hold line breaks.
+        :param empty_as_string: An empty field is ``""`` instead of null.
+        :param encoding: One of ``utf8 iso88591 latin1 ascii utf16 utf32 utf8bom windows1252``.
+        :raises InvalidDeclaration: for a path or an option that is none of these.
+
+        Source: the article, "Use Dataset objects for preexisting data"; semantics section 5.
+        """
+        form = DelimitedFormat(
+            separator=separator,
+            header=header,
+            encoding=encoding,
+            support_multi_line=support_multi_line,
+            empty_as_string=empty_as_string,
+            infer_column_types=infer_column_types,
+        )
+        return TabularDataset(_data_paths(path), form)
+
+    @staticmethod
+    def from_parquet_files(path: Any, validate: bool = True) -> TabularDataset:
+        """Rows of Parquet files; types are the files'.
+
+        :param path: As in :meth:`from_delimited_files`.
+        """
+        return TabularDataset(_data_paths(path), ParquetFormat())
+
+
+class FileDatasetFactory:
+    """Factory of file datasets: ``Dataset.File``."""
+
+    @staticmethod
+    def from_files(path: Any, validate: bool = True) -> FileDataset:
+        """Files named by paths, folders and globs.
+
+        :param path: A ``DataPath``, a ``(Datastore, str)`` tuple, or a list of them.
+        :raises InvalidDeclaration: for anything else.
+
+        Source: the article, "Use Dataset objects for preexisting data"; globs: semantics section 4.
+        """
+        return FileDataset(_data_paths(path))
+
+
+class Dataset:
+    """Where datasets are made.
+
+    >>> from airflow_aml_data import Datastore, DataPath, Dataset, Workspace
+    >>> datastore = Datastore.get(Workspace(), "training_data")
+    >>> iris = Dataset.Tabular.from_delimited_files(DataPath(datastore, "iris.csv"))
+    >>> train, test = iris.take_sample(0.5, seed=42).random_split(percentage=0.8, seed=42)
+    """
+
+    Tabular = TabularDatasetFactory
+    File = FileDatasetFactory
+
+    @staticmethod
+    def get_by_name(workspace: Workspace, name: str, version: int | str | None = "latest") -> RegisteredDataset:
+        """A registered dataset. Name and version are looked up when it is used; a step pins the version it found.
+
+        :param version: A number, ``"latest"`` or a template.
+        """
+        if not isinstance(name, str) or not name:
+            raise InvalidDeclaration(f"The name of a registered dataset is text that is not empty, found {name!r}.")
+        version = "latest" if version is None else version
+        if version != "latest" and not is_template(version) and not str(version).isdecimal():
+            raise InvalidDeclaration(f'Invalid value {version} for version. Version value must be number or "latest".')
+        return RegisteredDataset(workspace, name, version)
+
+
+def from_definition(workspace: Workspace, content: Mapping[str, Any]) -> FileDataset | TabularDataset:
+    """The dataset that a definition's JSON describes; how a script opens its direct inputs."""
+    return _dataset(workspace, Definition.from_json(content))
+
+
+def _dataset(workspace: Workspace, known: Definition) -> FileDataset | TabularDataset:
+    sources = tuple(
+        DataPath(Datastore(workspace, each.datastore), each.path) if isinstance(each, StorePath) else each
+        for each in known.sources
+    )
+    operations = tuple(
+        Sampling(probability=each.probability, seed=each.seed, complement=each.complement)
+        if isinstance(each, Selection)
+        else each
+        for each in known.operations
+    )
+    if known.format is not None:
+        return TabularDataset(
+            sources,
+            known.format,
+            operations,
+            include_path=known.include_path,
+            partition_format=known.partition_format,
+            timestamp_columns=(known.timestamp, known.partition_timestamp),
+            in_workspace=workspace,
+        )
+    table = _dataset(workspace, known.made_of.table) if known.made_of else None
+    return FileDataset(
+        sources,
+        operations,
+        known.partition_format,
+        made_of=table if isinstance(table, TabularDataset) else None,
+        target=known.made_of.target if known.made_of else None,
+        in_workspace=workspace,
+    )
+
+
+def _data_paths(path: Any) -> tuple[DataPath, ...]:
+    each_path = path if isinstance(path, list) else [path]
+    if not each_path:
+        raise InvalidDeclaration(_wrong_path(path))
+    paths = tuple(_data_path(each) for each in each_path)
+    workspaces = {each.datastore.workspace.conn_id for each in paths}
+    if len(workspaces) > 1:
+        raise InvalidDeclaration(
+            f"One dataset cannot span workspaces: its paths are in {', '.join(sorted(workspaces))}."
+        )
+    return paths
+
+
+def _data_path(path: Any) -> DataPath:
+    if isinstance(path, DataPath):
+        return path
+    if isinstance(path, tuple):
+        if len(path) != 2 or not isinstance(path[0], Datastore) or not isinstance(path[1], str):
+            raise InvalidDeclaration(
+                "Invalid tuple for path. Please make sure the tuple consists of a datastore and a path/SQL query, "
+                f"found {path!r}."
+            )
+        return DataPath(path[0], path[1])
+    raise InvalidDeclaration(_wrong_path(path))
+
+
+def _wrong_path(path: Any) -> str:
+    return (
+        f"Invalid argument type for `path`. Give a DataPath, a (Datastore, str) tuple, or a non-empty list of them, found {path!r}. "
+        "Local files are uploaded first: datastore.upload(src_dir, target_path)."
+    )
