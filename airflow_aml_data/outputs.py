@@ -70,14 +70,18 @@ class OutputFileDatasetConfig(core.OutputFileDatasetConfig):
 
     port: OutputPort = field(default_factory=OutputPort, repr=False, kw_only=True)
 
-    def as_input(self, name: str | None = None) -> OutputInput:
-        """The output as an input of a later step, mounted; ``.as_download()`` copies it instead.
+    def _input(self, name: str | None, mode: str) -> OutputInput:
+        """The step that gets it runs after the one that writes the output, whichever is declared first."""
+        return OutputInput(name, self, mode=mode)
 
-        The step that gets it runs after the one that writes the output, whichever is declared first.
+    @classmethod
+    def _tabular(cls) -> type[core.OutputTabularDatasetConfig]:
+        return OutputTabularDatasetConfig
 
-        :param name: None: the reading step gives it one.
-        """
-        return OutputInput(name, self, mode="mount")
+
+@dataclass(frozen=True)
+class OutputTabularDatasetConfig(core.OutputTabularDatasetConfig, OutputFileDatasetConfig):
+    __doc__ = core.OutputTabularDatasetConfig.__doc__
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,8 @@ class OutputInput(DatasetConsumptionConfig, ResolveMixin):
             raise DataChanged(
                 f"Step {writer.task_id!r} has published no output {name!r} in run {ti.run_id!r}. Clear that step to run it again."
             )
-        return DatasetConsumptionConfig(self.name, reference.as_dataset(), self.mode, self.path_on_compute)
+        dataset = self.dataset.dataset_of([reference])
+        return DatasetConsumptionConfig(self.name, dataset, self.mode, self.path_on_compute)
 
 
 def as_reference(value: Any) -> OutputReference | None:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from airflow_aml_data.core.catalog import CommittedOutput, NewDatasetVersion, Output
 from airflow_aml_data.core.connect import ConnectedWorkspace
-from airflow_aml_data.core.definition import Definition
 from airflow_aml_data.core.identity import StepRun
 from airflow_aml_data.core.manifest import LocalFile, Manifest, ManifestEntry, manifest_path, read_local
 from airflow_aml_data.core.outputs import OutputReference
@@ -130,7 +129,7 @@ def _record(
     registrations = [
         NewDatasetVersion(
             name=planned.config.registration.name,
-            definition=Definition(sources=(reference.source,)).to_json(),
+            definition=planned.config.dataset_of([reference]).definition(workspace, run.run_key).to_json(),
             description=planned.config.registration.description,
             tags=planned.config.registration.tags,
             output_id=reference.output_id,

@@ -212,11 +212,11 @@ class _TableCalls(AbstractDataset):
 
         Source: v1, semantics section 6.
         """
-        return self._with(KeepColumns(_names(columns)))
+        return self._with(KeepColumns(column_names(columns)))
 
     def drop_columns(self: _T, columns: str | Sequence[str]) -> _T:
         """All columns but these; unknown names are ignored. Source: v1, semantics section 6."""
-        return self._with(DropColumns(_names(columns)))
+        return self._with(DropColumns(column_names(columns)))
 
     def with_timestamp_columns(
         self: _T, timestamp: str | None = None, partition_timestamp: str | None = None, validate: bool = False
@@ -373,6 +373,8 @@ class FileDataset(_SourceDataset, _FileCalls):
 class TabularDataset(_SourceDataset, _TableCalls):
     """Rows of delimited, Parquet or JSON files. Made by :class:`.Dataset` ``.Tabular``."""
 
+    is_table: ClassVar[bool] = True
+
     sources: tuple[DeclaredSource, ...]
     format: TableFormat
     operations: tuple[DeclaredOperation, ...] = ()
@@ -447,7 +449,7 @@ class DatasetConsumptionConfig:
         mode = self.mode.lower() if isinstance(self.mode, str) else self.mode
         if mode not in self._MODES:
             raise InvalidDeclaration(f"Invalid mode {self.mode!r}. Mode can only be mount, download, or direct.")
-        if isinstance(self.dataset, TabularDataset) and mode != "direct":
+        if getattr(self.dataset, "is_table", False) and mode != "direct":
             raise InvalidDeclaration(
                 f"{type(self.dataset).__name__} does not support {mode}. Only FileDataset supports {mode}. Leave it "
                 "direct and read it with Run.get_context().input_datasets[name].to_pandas_dataframe()."
@@ -463,7 +465,8 @@ class DatasetConsumptionConfig:
         return replace(self, mode="download", path_on_compute=path_on_compute)
 
 
-def _names(columns: str | Sequence[str]) -> tuple[str, ...]:
+def column_names(columns: str | Sequence[str]) -> tuple[str, ...]:
+    """One name or several, as v1 takes them."""
     names = (columns,) if isinstance(columns, str) else tuple(columns)
     if not names or not all(isinstance(each, str) for each in names):
         raise InvalidDeclaration(f"columns is the name of a column or a list of names, found {columns!r}.")

@@ -38,6 +38,7 @@ class OutputSource:
     """A committed output: exactly the files its manifest names.
 
     :param output_id: Its row in the catalog.
+    :param path_glob: Only its files whose path inside the output matches; None: all.
     """
 
     output_id: str
@@ -45,6 +46,7 @@ class OutputSource:
     path: str
     manifest: str
     manifest_digest: str
+    path_glob: str | None = None
 
 
 Source = StorePath | WebPath | OutputSource

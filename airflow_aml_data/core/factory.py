@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import tempfile
+import uuid
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from airflow_aml_data.core.datasets import FileDataset, RegisteredDataset, TabularDataset
 from airflow_aml_data.core.definition import Definition, StorePath
 from airflow_aml_data.core.formats import DelimitedFormat, ParquetFormat
+from airflow_aml_data.core.globs import is_glob
+from airflow_aml_data.core.identity import check_dataset_name
 from airflow_aml_data.core.sampling import Sampling, is_template
 from airflow_aml_data.core.selection import Selection
 from airflow_aml_data.core.workspace import DataPath, Datastore, Workspace
 from airflow_aml_data.errors import InvalidDeclaration
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class TabularDatasetFactory:
@@ -59,6 +67,44 @@ class TabularDatasetFactory:
         """
         return TabularDataset(_data_paths(path), ParquetFormat())
 
+    @staticmethod
+    def register_pandas_dataframe(
+        dataframe: pd.DataFrame,
+        target: Any,
+        name: str,
+        description: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        show_progress: bool = True,
+        row_group_size: int | None = None,
+        make_target_path_unique: bool = True,
+    ) -> RegisteredDataset:
+        """Store a DataFrame as a Parquet file and register it as the next version of a name, now.
+
+        :param dataframe: Its index is not stored.
+        :param target: A ``Datastore``, a ``DataPath`` or a ``(Datastore, str)`` tuple: the folder for the file.
+        :param row_group_size: Rows of a row group; None: the writer's choice.
+        :param make_target_path_unique: Put the file in a new folder below the target's.
+        :raises FilesExist: without ``make_target_path_unique``, when the folder holds another such file.
+
+        Source: v1, ``TabularDatasetFactory.register_pandas_dataframe``.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        where = _folder(target)
+        folder = f"{where.path}/{uuid.uuid4()}".lstrip("/") if make_target_path_unique else where.path
+        check_dataset_name(name)
+        try:
+            table = pa.Table.from_pandas(dataframe, preserve_index=False)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError, ValueError, AttributeError) as error:
+            raise InvalidDeclaration(f"The DataFrame cannot be stored as Parquet: {error}.") from error
+        with tempfile.TemporaryDirectory(prefix="aml_data_") as scratch:
+            file = Path(scratch, "part-00000.parquet")
+            pq.write_table(table, file, row_group_size=row_group_size)
+            stored = where.datastore.upload_files([file], scratch, folder, show_progress=show_progress)
+        dataset = TabularDatasetFactory.from_parquet_files(stored)
+        return dataset.register(where.datastore.workspace, name, description, tags, create_new_version=True)
+
 
 class FileDatasetFactory:
     """Factory of file datasets: ``Dataset.File``."""
@@ -73,6 +119,29 @@ class FileDatasetFactory:
         Source: the article, "Use Dataset objects for preexisting data"; globs: semantics section 4.
         """
         return FileDataset(_data_paths(path))
+
+    @staticmethod
+    def upload_directory(
+        src_dir: str | Path,
+        target: Any,
+        pattern: str | None = None,
+        overwrite: bool = False,
+        show_progress: bool = True,
+    ) -> FileDataset:
+        """Copy a local folder to a datastore, now, and describe it as a dataset.
+
+        :param target: A ``Datastore``, a ``DataPath`` or a ``(Datastore, str)`` tuple: the folder for the files.
+        :param pattern: Only files whose path below ``src_dir`` matches this glob, such as ``**/*.csv``; None: all.
+        :param overwrite: False: an existing file with other content is an error, found before anything is written (v1
+            kept the old one in silence). True: it is replaced.
+        :raises FilesExist: when ``overwrite`` is False and another file is there.
+        :raises FilesNotFound: when there is nothing to upload.
+
+        Source: v1, ``FileDatasetFactory.upload_directory``.
+        """
+        where = _folder(target)
+        where.datastore.upload(src_dir, where.path, overwrite, show_progress, pattern=pattern)
+        return FileDataset((where,))
 
 
 class Dataset:
@@ -162,6 +231,13 @@ def _data_path(path: Any) -> DataPath:
             )
         return DataPath(path[0], path[1])
     raise InvalidDeclaration(_wrong_path(path))
+
+
+def _folder(target: Any) -> DataPath:
+    where = target.path() if isinstance(target, Datastore) else _data_path(target)
+    if is_glob(where.path):
+        raise InvalidDeclaration(f"target is a folder to write to, and {where.path!r} holds a wildcard.")
+    return where
 
 
 def _wrong_path(path: Any) -> str:

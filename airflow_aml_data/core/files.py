@@ -167,6 +167,8 @@ def _output_files(storage: Storage, output: OutputSource) -> DatasetFiles:
             f"the commit, the first is {wrong[0] or output.path!r}, in {output.path!r} on datastore {output.datastore!r}. "
             "Run the step that wrote it again."
         )
+    if output.path_glob is not None:
+        return _matching(_placements(output.path, manifest), storage, output)
     whole = not extra and not manifest.is_single_file
     return DatasetFiles(
         lambda: ((storage, _placements(output.path, manifest)),),
@@ -175,6 +177,17 @@ def _output_files(storage: Storage, output: OutputSource) -> DatasetFiles:
         single_file=manifest.is_single_file,
         whole_folder=(storage, output.path) if whole else None,
     )
+
+
+def _matching(placements: Sequence[Placement], storage: Storage, output: OutputSource) -> DatasetFiles:
+    pattern = compile_glob(output.path_glob or "")
+    found = tuple(each for each in placements if pattern.fullmatch(each.target))
+    if not found:
+        raise FilesNotFound(
+            f"No file of output {output.output_id!r} matches path_glob {output.path_glob!r}. It holds "
+            f"{len(placements)} files, the first is {placements[0].target!r}."
+        )
+    return DatasetFiles.of(((storage, found),))
 
 
 def _placements(path: str, manifest: Manifest) -> tuple[Placement, ...]:

@@ -90,6 +90,11 @@ class StepRun:
     unique: str = ""
 
     @property
+    def run_key(self) -> str:
+        """Names the DAG run: all its tasks have it in common."""
+        return f"{self.dag_id}\0{self.run_id}"
+
+    @property
     def id(self) -> str:
         """Readable, unique per try, one safe path segment: what ``{run-id}`` stands for."""
         from hashlib import sha256  # only the process that runs steps asks

@@ -8,11 +8,12 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from airflow_aml_data.core.datasets import DatasetConsumptionConfig, FileDataset, TabularDataset
+from airflow_aml_data.core.datasets import DatasetConsumptionConfig, FileDataset, TabularDataset, column_names
 from airflow_aml_data.core.definition import OutputSource
-from airflow_aml_data.core.formats import DelimitedFormat, ParquetFormat
+from airflow_aml_data.core.formats import DelimitedFormat, ParquetFormat, TableFormat
 from airflow_aml_data.core.identity import check_dataset_name, check_name, check_relative_path
-from airflow_aml_data.core.sampling import is_template
+from airflow_aml_data.core.operations import DropColumns, KeepColumns
+from airflow_aml_data.core.sampling import DeclaredOperation, Sampling, is_template
 from airflow_aml_data.core.workspace import Datastore, Workspace
 from airflow_aml_data.errors import InvalidDeclaration, InvalidPath
 
@@ -33,6 +34,31 @@ class Registration:
     name: str
     description: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputTable:
+    """How the files of an output are read as a table.
+
+    :param path_glob: Only the files whose path inside the output matches; None: all.
+    """
+
+    format: TableFormat
+    operations: tuple[DeclaredOperation, ...] = ()
+    include_path: bool = False
+    partition_format: str | None = None
+    path_glob: str | None = None
+
+    def of(self, sources: Sequence[OutputSource], workspace: Workspace) -> TabularDataset:
+        """The table that committed outputs hold."""
+        return TabularDataset(
+            tuple(replace(each, path_glob=self.path_glob) for each in sources),
+            self.format,
+            self.operations,
+            include_path=self.include_path,
+            partition_format=self.partition_format,
+            in_workspace=workspace,
+        )
 
 
 @dataclass(frozen=True)
@@ -64,6 +90,7 @@ class OutputFileDatasetConfig:
     overwrite: bool = field(default=False, kw_only=True)
     source_globs: tuple[str, ...] | None = field(default=None, kw_only=True)
     registration: Registration | None = field(default=None, kw_only=True)
+    table: OutputTable | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", check_name(self.name, "output") if self.name else None)
@@ -95,7 +122,35 @@ class OutputFileDatasetConfig:
 
         :param name: None: the reading step gives it one.
         """
-        return DatasetConsumptionConfig(name, self, mode="mount")
+        return self._input(name, "mount")
+
+    def read_delimited_files(
+        self,
+        include_path: bool = False,
+        separator: str = ",",
+        header: bool = True,
+        partition_format: str | None = None,
+        path_glob: str | None = None,
+    ) -> OutputTabularDatasetConfig:
+        """The output as a table of delimited files; its columns are text.
+
+        :param path_glob: Only the files whose path inside the output matches, such as ``*.csv``; v1 took it for a
+            regular expression.
+        :param separator: And the other parameters: as of :meth:`.TabularDatasetFactory.from_delimited_files`.
+
+        Source: v1, semantics section 10.
+        """
+        form = DelimitedFormat(separator=separator, header=header, infer_column_types=False)
+        return self._as_table(form, include_path, partition_format, path_glob)
+
+    def read_parquet_files(
+        self, include_path: bool = False, partition_format: str | None = None, path_glob: str | None = None
+    ) -> OutputTabularDatasetConfig:
+        """The output as a table of Parquet files; types are the files'.
+
+        Parameters are those of :meth:`read_delimited_files`. Source: v1, semantics section 10.
+        """
+        return self._as_table(ParquetFormat(), include_path, partition_format, path_glob)
 
     def register_on_complete(
         self, name: str, description: str | None = None, tags: Mapping[str, str] | None = None
@@ -109,6 +164,31 @@ class OutputFileDatasetConfig:
         """
         check_dataset_name(name)
         return replace(self, registration=Registration(name=name, description=description or "", tags=dict(tags or {})))
+
+    def dataset_of(self, references: Sequence[OutputReference]) -> FileDataset | TabularDataset:
+        """What the committed output holds, as the dataset that it was declared to be.
+
+        :param references: One; of a mapped step one for each of its runs, in order.
+        """
+        sources = tuple(each.source for each in references)
+        workspace = Workspace(references[0].conn_id)
+        return self.table.of(sources, workspace) if self.table else FileDataset(sources, in_workspace=workspace)
+
+    def _input(self, name: str | None, mode: str) -> DatasetConsumptionConfig:
+        return DatasetConsumptionConfig(name, self, mode=mode)
+
+    def _as_table(
+        self, form: TableFormat, include_path: bool, partition_format: str | None, path_glob: str | None
+    ) -> OutputTabularDatasetConfig:
+        table = OutputTable(
+            format=form, include_path=include_path, partition_format=partition_format, path_glob=path_glob
+        )
+        known = {each.name: getattr(self, each.name) for each in fields(self)}
+        return self._tabular()(**{**known, "table": table})
+
+    @classmethod
+    def _tabular(cls) -> type[OutputTabularDatasetConfig]:
+        return OutputTabularDatasetConfig
 
     @property
     def is_exclusive(self) -> bool:
@@ -131,6 +211,51 @@ class OutputFileDatasetConfig:
                 f"Output {name!r} would be written to the root of its datastore. Name a folder in its destination."
             )
         return path
+
+
+@dataclass(frozen=True)
+class OutputTabularDatasetConfig(OutputFileDatasetConfig):
+    """An output that is read as a table; made by ``read_delimited_files`` or ``read_parquet_files`` of an output.
+
+    The step writes its files as ever; who reads it, and what it is registered as, is the table.
+
+    Source: v1, semantics section 10.
+    """
+
+    is_table: ClassVar[bool] = True
+
+    def as_input(self, name: str | None = None) -> DatasetConsumptionConfig:
+        """The table as an input of a later step, which gets it by ``run.input_datasets[name]``.
+
+        :param name: None: the reading step gives it one.
+        """
+        return self._input(name, "direct")
+
+    def keep_columns(self, columns: str | Sequence[str]) -> OutputTabularDatasetConfig:
+        """Only these columns, in the order of the data; unknown names are ignored."""
+        return self._with(KeepColumns(column_names(columns)))
+
+    def drop_columns(self, columns: str | Sequence[str]) -> OutputTabularDatasetConfig:
+        """All columns but these; unknown names are ignored."""
+        return self._with(DropColumns(column_names(columns)))
+
+    def random_split(
+        self, percentage: float | str, seed: int | str | None = None
+    ) -> tuple[OutputTabularDatasetConfig, OutputTabularDatasetConfig]:
+        """Two tables that together hold every row once: about ``percentage`` of them, and the rest.
+
+        Both are the same output: one step writes it, others read one part or the other.
+
+        :param percentage: Share of the first part, 0.0 to 1.0, or a template.
+        """
+        first = Sampling(probability=percentage, seed=seed)
+        return self._with(first), self._with(replace(first, complement=True))
+
+    def _with(self, operation: DeclaredOperation) -> OutputTabularDatasetConfig:
+        table = self.table
+        if table is None:
+            raise InvalidDeclaration("An output becomes a table by read_delimited_files() or read_parquet_files().")
+        return replace(self, table=replace(table, operations=(*table.operations, operation)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +350,7 @@ class OutputReference:
                 f"files that all end in one of {', '.join(formats)}. Use download() and read them yourself."
             )
         form = formats[endings.pop()]
-        return TabularDataset((self.source,), form, in_workspace=Workspace(self.conn_id)).to_pandas_dataframe()
+        return OutputTable(format=form).of([self.source], Workspace(self.conn_id)).to_pandas_dataframe()
 
 
 def _destination(value: Any) -> tuple[Datastore | str | None, str] | None:

@@ -117,8 +117,7 @@ def plan_step(workspace: ConnectedWorkspace, declared: StepDeclaration) -> StepP
     """
     data = declared_data(declared.arguments, declared.inputs, declared.outputs)
     check_script(declared.source_directory, declared.script_name)
-    run_key = f"{declared.run.dag_id}\0{declared.run.run_id}"
-    inputs = [_plan_input(workspace, name, each, run_key) for name, each in data.inputs.items()]
+    inputs = [_plan_input(workspace, name, each, declared.run.run_key) for name, each in data.inputs.items()]
     _refuse_nested(inputs)
     return StepPlan(
         run=declared.run,

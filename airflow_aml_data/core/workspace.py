@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from airflow_aml_data.core.connect import ConnectedWorkspace, connect
 from airflow_aml_data.core.connections import DEFAULT_CONN_ID
 from airflow_aml_data.core.files import DatasetFiles
+from airflow_aml_data.core.globs import compile_glob
 from airflow_aml_data.core.identity import check_relative_path
 from airflow_aml_data.core.storage.base import Placement
 from airflow_aml_data.core.transfer import download, upload
-from airflow_aml_data.errors import InvalidDeclaration
+from airflow_aml_data.errors import FilesNotFound, InvalidDeclaration
 
 if TYPE_CHECKING:
     from airflow_aml_data.core.datasets import RegisteredDataset
@@ -137,11 +138,14 @@ class Datastore:
         target_path: str | None = None,
         overwrite: bool = False,
         show_progress: bool = True,
+        *,
+        pattern: str | None = None,
     ) -> DataPath:
         """Copy the files of a local folder to this datastore, now.
 
         :param target_path: Folder on the datastore; None: its root.
         :param overwrite: False: an existing file is an error, found before anything is written.
+        :param pattern: Only files whose path below ``src_dir`` matches this glob; None: all.
         :returns: The path they lie at.
         :raises FilesExist: when ``overwrite`` is False and a file is there.
         """
@@ -155,6 +159,11 @@ class Datastore:
                     f"{str(each)!r} is a link to a folder or to nothing, or no file at all, and would be left out. Remove or replace it."
                 )
         files = [str(each) for each in found if each.is_file()]
+        if pattern is not None:
+            glob = compile_glob(pattern)
+            files = [each for each in files if glob.fullmatch(Path(each).relative_to(root).as_posix())]
+            if not files:
+                raise FilesNotFound(f"No file below {str(root)!r} matches {pattern!r}.")
         return self.upload_files(files, str(root), target_path, overwrite, show_progress)
 
     def upload_files(

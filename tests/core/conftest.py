@@ -26,6 +26,6 @@ def empty_catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def steps(workspace: Workspace, tmp_path: Path, empty_catalog: Path) -> Steps:
     """Steps in a fresh embedded workspace."""
     home = tmp_path / "airflow_home" / "azureml_workspace"
-    home.mkdir(parents=True)
+    home.mkdir(parents=True, exist_ok=True)
     shutil.copy(empty_catalog, home / "catalog.db")
     return Steps(workspace, tmp_path)

@@ -18,13 +18,13 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from airflow_aml_data.core.expressions import holds
 from airflow_aml_data.core.formats import CsvFiles, ParquetFiles, ParquetFormat, TableFormat
-from airflow_aml_data.core.operations import DropColumns, KeepColumns, Operation, Skip, Take, kept_columns
+from airflow_aml_data.core.operations import DropColumns, Filter, KeepColumns, Operation, Skip, Take, kept_columns
 from airflow_aml_data.core.selection import Selection
 from airflow_aml_data.core.tabular.base import TableFile
 from airflow_aml_data.core.tabular.delimited import read_delimited_files
 from airflow_aml_data.core.tabular.parquet import read_parquet_files
-from airflow_aml_data.errors import InvalidDeclaration
 
 
 def read_table(
@@ -87,8 +87,8 @@ def _parts(files: Sequence[TableFile], form: TableFormat, operations: Sequence[O
                 parts = [t.slice(max(0, int(count) - start)) for t, start in zip(parts, starts, strict=False)]
             case KeepColumns() | DropColumns():
                 parts = [t.select(kept_columns(t.column_names, [each])) for t in parts]
-            case _:
-                raise InvalidDeclaration(f"{each!r} is not offered yet.")
+            case Filter(expression):
+                parts = [t.filter(pa.array([bool(holds(expression, row)) for row in t.to_pylist()])) for t in parts]
     return parts
 
 
