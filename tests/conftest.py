@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from airflow_aml_data import Datastore, Workspace
 
@@ -21,8 +21,9 @@ os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = f"{_HOME}/dags"
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 Path(_HOME, "dags").mkdir()
 
-settings.register_profile("here", deadline=None)  # a busy machine is no defect
-settings.register_profile("ci", deadline=None, derandomize=True)  # what landed once, lands again
+_patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no defect
+settings.register_profile("here", _patient)
+settings.register_profile("ci", _patient, derandomize=True)  # what landed once, lands again
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
