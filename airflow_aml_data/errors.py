@@ -9,7 +9,7 @@
     - WiringError             steps whose inputs and outputs do not fit together
     - InvalidConfiguration    a connection or config.json with an unknown key or a wrong type
     - WorkspaceNotFound       no connection, or no config.json, of that name
-    - DatastoreNotFound, DatasetNotFound, DatasetExists
+    - DatastoreNotFound, DatasetNotFound, DatasetIdNotFound, DatasetExists
     - UnsupportedDatastore    a kind of datastore that is not offered
     - MissingExtra            an optional package is not installed (also ImportError)
     - FilesNotFound           a path or glob of a dataset matches nothing
@@ -107,6 +107,20 @@ class DatasetNotFound(_NotFound):
             + (f"Did you mean {near[0]!r}? " if near and near[0] != self.name else "")
             + f"Registered: {', '.join(self.known[:20]) or 'nothing'}. "
             "A dataset gets its name by dataset.register(), or by register_on_complete() of the output of a step."
+        )
+
+
+class DatasetIdNotFound(DatasetNotFound):
+    """A dataset id that no registered version has."""
+
+    def __init__(self, dataset_id: str) -> None:
+        super().__init__(dataset_id, "")
+        self.args = (dataset_id,)
+
+    def __str__(self) -> str:
+        return (
+            f'Cannot find dataset with id "{self.name}" in the workspace. A dataset has its id from register() until '
+            "unregister_all_versions(); read it as .id of what register() or Dataset.get_by_name() returns."
         )
 
 

@@ -5,13 +5,12 @@ Definitions are what the catalog stores and what a step hands to its script: pla
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from typing import Any
 
 from airflow_aml_data.core.formats import CsvFiles, ParquetFiles, TableFormat, format_from_json, target_from_json
+from airflow_aml_data.core.identity import definition_id
 from airflow_aml_data.core.operations import Operation, operation_from_json, operation_to_json
 from airflow_aml_data.errors import InvalidDeclaration
 
@@ -98,7 +97,7 @@ class Definition:
     @property
     def id(self) -> str:
         """A short name for this very definition; what a script gets as the argument of a direct input."""
-        return sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:32]
+        return definition_id(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
         made_of = self.made_of

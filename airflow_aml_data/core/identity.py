@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from posixpath import normpath
+from typing import Any
 
 from airflow_aml_data.errors import InvalidDeclaration, InvalidName, InvalidPath
 
@@ -50,6 +52,26 @@ def check_dataset_name(name: str) -> str:
             f"Dataset name {name[:40]!r}... has {len(name)} characters; {DATASET_NAME_LIMIT} are allowed."
         )
     return name
+
+
+def check_tags(tags: Mapping[str, str] | None) -> dict[str, str]:
+    """Return a copy of ``tags``; none for None.
+
+    :raises InvalidDeclaration: for anything but a mapping with text as keys.
+    """
+    if tags is None:
+        return {}
+    if not isinstance(tags, Mapping) or not all(isinstance(key, str) for key in tags):
+        raise InvalidDeclaration(f"tags are a dictionary of text to text, found {tags!r}.")
+    return dict(tags)
+
+
+def definition_id(definition: Mapping[str, Any]) -> str:
+    """A short name, hexadecimal, for a dataset's definition as plain JSON."""
+    import json  # with hashlib: only where datasets are told apart
+    from hashlib import sha256
+
+    return sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def check_relative_path(path: str | None) -> str:

@@ -13,14 +13,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, text
 
 from airflow_aml_data.core import catalog as package
 from airflow_aml_data.core.catalog import Catalog, NewDatasetVersion
-from airflow_aml_data.core.catalog.database import _checked
+from airflow_aml_data.core.catalog.database import _checked, _make_engine
 from airflow_aml_data.core.catalog.schema import HEAD, VERSION_TABLE, metadata
 from airflow_aml_data.errors import InvalidConfiguration, StorageError
 from tests.postgres import PASSWORD
@@ -30,7 +32,7 @@ MIGRATIONS = Path(package.__file__).parent / "migrations"
 
 @contextmanager
 def connected(url: str) -> Iterator[Connection]:
-    engine = create_engine(_checked(url))
+    engine = _make_engine(_checked(url))
     try:
         with engine.begin() as connection:
             yield connection
@@ -89,6 +91,31 @@ def test_the_migrations_make_the_tables_the_code_describes(make_catalog_url):
         assert definitions(connection) == expected
 
 
+def test_datasets_of_the_first_schema_keep_their_rows_and_get_an_id(catalog_url):
+    with connected(catalog_url) as connection:
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        config.set_main_option("path_separator", "os")
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001_initial")
+        connection.execute(text("INSERT INTO aml_datasets VALUES ('sales', 1, '2026-01-31 12:00:00')"))
+        connection.execute(
+            text(
+                "INSERT INTO aml_dataset_versions (name, version, definition, description, tags, created_at) "
+                """VALUES ('sales', 1, '{"paths": ["a"]}', '', '{}', '2026-01-31 12:00:00')"""
+            )
+        )
+
+    catalog = Catalog(catalog_url)
+
+    old = catalog.get_dataset("sales")
+    assert (old.definition, old.content_digest) == ({"paths": ["a"]}, None)
+    assert catalog.get_dataset_by_id(old.dataset_id) == old
+    catalog.unregister_all_versions("sales")
+    again = NewDatasetVersion(name="sales", definition={"paths": ["a"]})
+    assert catalog.register_dataset(again, create_new_version=False).dataset_id == old.dataset_id
+
+
 def test_the_code_is_written_for_the_last_migration():
     assert ScriptDirectory(str(MIGRATIONS)).get_current_head() == HEAD
 
@@ -100,7 +127,7 @@ def test_check_says_what_kind_of_database_it_is_and_at_which_schema(catalog_url)
 
     assert first == second
     assert first.startswith(("SQLite 3.", "PostgreSQL 18"))
-    assert first.endswith("schema version 0001_initial.")
+    assert first.endswith(f"schema version {HEAD}.")
 
 
 def test_a_closed_catalog_opens_again(fresh_catalog):

@@ -38,8 +38,9 @@ ROWS = (
     {numbers} SELECT 'd' || (n / 10), 10, :moment FROM numbers WHERE n % 10 = 0
     """,
     """
-    INSERT INTO aml_dataset_versions (name, version, definition, description, tags, output_id, created_at)
-    {numbers} SELECT 'd' || (n / 10), n % 10 + 1, '{{}}', '', '{{}}', 's' || n || '/prepared', :moment
+    INSERT INTO aml_dataset_versions (name, version, dataset_id, definition, description, tags, output_id,
+                                      created_at)
+    {numbers} SELECT 'd' || (n / 10), n % 10 + 1, 'i' || n, '{{}}', '', '{{}}', 's' || n || '/prepared', :moment
     FROM numbers
     """,
     """
@@ -133,6 +134,10 @@ def test_looking_for_datasets_uses_indices(big_catalog):
         big_catalog.register_dataset(NewDatasetVersion(name="d7", definition={}), create_new_version=True)
         big_catalog.get_dataset("d7")
         big_catalog.get_dataset("d7", 3)
+        big_catalog.get_dataset_by_id("i7")
+        big_catalog.list_dataset_versions("d7")
+        big_catalog.update_dataset("d7", 3, description="new")
+        big_catalog.unregister_all_versions("d8")
         with pytest.raises(DatasetNotFound):
             big_catalog.get_dataset("d7x")
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from threading import Barrier
 
 from airflow_aml_data.core.catalog import Catalog, CommittedOutput, NewDatasetVersion, NewOutput
 from airflow_aml_data.core.identity import StepRun
-from airflow_aml_data.errors import OutputInUse
+from airflow_aml_data.errors import DatasetNotFound, OutputInUse
 
 _everyone: Barrier
 
@@ -75,3 +76,15 @@ def register_before_and_after_a_fork(worker: int, url: str) -> list[int]:
     with os.fdopen(reader) as answer:
         in_child = int(answer.read())
     return [before, in_child, catalog.register_dataset(new, create_new_version=True).version]
+
+
+def register_change_and_unregister(worker: int, url: str, rounds: int) -> None:
+    """Register one name again and again, tag its latest version, and every third round give the name up."""
+    catalog = Catalog(url)
+    _everyone.wait(60)
+    for number in range(rounds):
+        catalog.register_dataset(NewDatasetVersion(name="sales", definition={}), create_new_version=True)
+        with suppress(DatasetNotFound):  # another process has given the name up
+            catalog.add_dataset_tags("sales", "latest", {f"{worker}.{number}": "x"})
+            if number % 3 == 2:
+                catalog.unregister_all_versions("sales")

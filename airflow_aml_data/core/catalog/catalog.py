@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from airflow_aml_data.core.catalog import datasets, history, leases, lifecycle
@@ -175,6 +175,9 @@ class Catalog:
     def register_dataset(self, new: NewDatasetVersion, *, create_new_version: bool) -> DatasetVersion:
         """Register a dataset under the next version of its name: 1, 2, 3 and so on, without gaps.
 
+        When the latest version has the same definition and the same content digest, that version is returned and
+        none is added; a description and tags given replace its own.
+
         :raises DatasetExists: for a known name without ``create_new_version``.
         :raises DataChanged: when ``new.output_id`` is not a committed output.
         """
@@ -193,10 +196,72 @@ class Catalog:
         with self._database.reading() as connection:
             return datasets.get(connection, name, number)
 
+    def get_dataset_by_id(self, dataset_id: str) -> DatasetVersion:
+        """Return the dataset version of that id.
+
+        :raises DatasetIdNotFound: when no registered version has it.
+        """
+        with self._database.reading() as connection:
+            return datasets.get_by_id(connection, dataset_id)
+
+    def list_dataset_versions(self, name: str) -> list[DatasetVersion]:
+        """Return every version of a dataset, 1 first.
+
+        :raises DatasetNotFound: for an unknown name, with up to 100 names that are registered.
+        """
+        with self._database.reading() as connection:
+            return datasets.all_versions(connection, name)
+
     def list_datasets(self) -> list[DatasetVersion]:
         """Return the latest version of every dataset, by name."""
         with self._database.reading() as connection:
             return datasets.latest_of_each(connection)
+
+    def update_dataset(
+        self,
+        name: str,
+        version: int | str | None = "latest",
+        *,
+        description: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> DatasetVersion:
+        """Replace the description or the tags of one version, and return it.
+
+        :param description: None keeps it, ``""`` clears it.
+        :param tags: None keeps them; otherwise they replace all tags, so ``{}`` clears them.
+        :raises DatasetNotFound: as :meth:`get_dataset`.
+        """
+        number, now = datasets.check_version(version), self._now()
+        with self._database.writing() as connection:
+            return datasets.update_description(connection, name, number, description, tags, now=now)
+
+    def add_dataset_tags(self, name: str, version: int | str | None, tags: Mapping[str, str]) -> DatasetVersion:
+        """Add tags to one version, and return it. May be repeated.
+
+        :raises InvalidDeclaration: for a key that has another value already; it names both. Then none is added.
+        :raises DatasetNotFound: as :meth:`get_dataset`.
+        """
+        number, now = datasets.check_version(version), self._now()
+        with self._database.writing() as connection:
+            return datasets.add_tags(connection, name, number, tags, now=now)
+
+    def remove_dataset_tags(self, name: str, version: int | str | None, keys: Collection[str]) -> DatasetVersion:
+        """Remove the tags of these keys from one version, and return it. A key it does not have is no error.
+
+        :raises DatasetNotFound: as :meth:`get_dataset`.
+        """
+        number, now = datasets.check_version(version), self._now()
+        with self._database.writing() as connection:
+            return datasets.remove_tags(connection, name, number, keys, now=now)
+
+    def unregister_all_versions(self, name: str) -> None:
+        """Forget a name with all its versions; data and history stay. The name is free: its next version is 1.
+
+        :raises DatasetNotFound: for an unknown name.
+        """
+        now = self._now()
+        with self._database.writing() as connection:
+            datasets.unregister_all(connection, name, now=now)
 
     def history(
         self, *, output_id: str | None = None, dataset: str | None = None, limit: int = 100

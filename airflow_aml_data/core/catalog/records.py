@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from airflow_aml_data.core.identity import StepRun, check_dataset_name, check_name, check_relative_path
+from airflow_aml_data.core.identity import StepRun, check_dataset_name, check_name, check_relative_path, check_tags
 from airflow_aml_data.errors import InvalidDeclaration, InvalidPath
 
 OutputMode = Literal["mount", "upload"]
 OutputState = Literal["writing", "committed", "abandoned"]
-HistoryEvent = Literal["begun", "committed", "abandoned", "registered"]
+HistoryEvent = Literal["begun", "committed", "abandoned", "registered", "updated", "unregistered"]
 
 PATH_LIMIT = 1024
 """Characters of a path. Azure Blob allows a blob's name 1,024, and the path is a prefix of those."""
@@ -104,6 +104,7 @@ class NewDatasetVersion:
     :param name: Any text but the empty one.
     :param definition: What the dataset is; plain JSON.
     :param output_id: The committed output the dataset reads, when it reads one.
+    :param content_digest: Of the files as they are now; None when nobody knows, which equals nothing.
     :param producer: The step run that made it; None when a person registered it.
     :raises InvalidDeclaration: for an empty name, or a definition or tags JSON cannot carry.
     """
@@ -113,6 +114,7 @@ class NewDatasetVersion:
     description: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     output_id: str | None = None
+    content_digest: str | None = None
     producer: StepRun | None = None
 
     def __post_init__(self) -> None:
@@ -122,6 +124,7 @@ class NewDatasetVersion:
                 raise InvalidDeclaration(
                     f"The {what} of dataset {self.name!r} holds a character that cannot be stored."
                 )
+        check_tags(self.tags)
         for what, value in (("definition", self.definition), ("tags", self.tags)):
             try:
                 json.dumps(dict(value), allow_nan=False)
@@ -131,8 +134,12 @@ class NewDatasetVersion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetVersion(NewDatasetVersion):
-    """A registered version of a dataset; versions of a name are 1, 2, 3 and so on, without gaps."""
+    """A registered version of a dataset; versions of a name are 1, 2, 3 and so on, without gaps.
 
+    :param dataset_id: The id of its definition under this name and version; no other version has it.
+    """
+
+    dataset_id: str
     version: int
     created_at: datetime
 

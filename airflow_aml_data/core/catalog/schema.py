@@ -24,7 +24,7 @@ from sqlalchemy import (
     literal_column,
 )
 
-HEAD = "0001_initial"
+HEAD = "0002_dataset_ids"
 """The migration this code was written for."""
 
 VERSION_TABLE = "aml_catalog_version"
@@ -121,13 +121,16 @@ dataset_versions = Table(
     metadata,
     Column("name", _bytewise(), ForeignKey("aml_datasets.name"), primary_key=True),
     Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("dataset_id", String, nullable=False),
     Column("definition", JSON, nullable=False),
     Column("description", Text, nullable=False),
     Column("tags", JSON, nullable=False),
     Column("output_id", String, ForeignKey("aml_outputs.id")),
+    Column("content_digest", String),
     Column("producer", JSON(none_as_null=True)),
     Column("created_at", UtcDateTime, nullable=False),
     Index("aml_dataset_versions_output", "output_id"),
+    Index("aml_dataset_versions_id", "dataset_id"),
 )
 
 history = Table(
