@@ -17,6 +17,7 @@ from airflow_aml_data.core.identity import StepRun
 from airflow_aml_data.core.manifest import LocalFile, Manifest, ManifestEntry, manifest_path, read_local
 from airflow_aml_data.core.outputs import OutputReference
 from airflow_aml_data.core.plan import PlannedOutput, StepPlan
+from airflow_aml_data.core.registration import content_digest
 from airflow_aml_data.core.transfer import Meter
 from airflow_aml_data.errors import OutputUnusable, StorageError
 
@@ -128,15 +129,17 @@ def _record(
     ]
     registrations = [
         NewDatasetVersion(
-            name=planned.config.registration.name,
-            definition=planned.config.dataset_of([reference]).definition(workspace, run.run_key).to_json(),
-            description=planned.config.registration.description,
-            tags=planned.config.registration.tags,
+            name=registration.name,
+            definition=definition.to_json(),
+            description=registration.description,
+            tags=registration.tags,
             output_id=reference.output_id,
+            content_digest=content_digest(workspace, definition),
             producer=run,
         )
         for planned, reference in zip(plan.outputs, references, strict=True)
-        if planned.config.registration
+        if (registration := planned.config.registration)
+        and (definition := planned.config.dataset_of([reference]).definition(workspace, run.run_key))
     ]
     made = iter(workspace.catalog.commit_outputs(run, committed, registrations))
     return [

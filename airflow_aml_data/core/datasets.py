@@ -7,7 +7,7 @@ Every call returns a new object and reads nothing, until data is asked for (``to
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,14 +18,17 @@ from airflow_aml_data.core.definition import Definition, OutputSource, StorePath
 from airflow_aml_data.core.expressions import Comparison, Expression, RecordField, fields_of
 from airflow_aml_data.core.files import find_files, table_files
 from airflow_aml_data.core.formats import CsvFiles, ParquetFiles, TableFormat
-from airflow_aml_data.core.identity import check_dataset_name, check_name
+from airflow_aml_data.core.identity import check_name
 from airflow_aml_data.core.operations import DropColumns, Filter, KeepColumns, Operation, Skip, Take
+from airflow_aml_data.core.registration import RegistrationCalls
 from airflow_aml_data.core.sampling import DeclaredOperation, Recent, Sampling, declared_count, settle
 from airflow_aml_data.core.workspace import DataPath, Workspace
 from airflow_aml_data.errors import DatasetTimestampMissingError, InvalidDeclaration
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from airflow_aml_data.core.catalog import Catalog, DatasetVersion
 
 
 _D = TypeVar("_D", bound="AbstractDataset")
@@ -35,20 +38,11 @@ DeclaredSource = DataPath | WebPath | OutputSource
 _REGISTERED_TIMESTAMP = "(the registered timestamp column)"
 
 
-class AbstractDataset:
+class AbstractDataset(RegistrationCalls):
     """What file, tabular and registered datasets share."""
 
     __slots__ = ()
     operations: tuple[DeclaredOperation, ...]
-
-    @property
-    def workspace(self) -> Workspace:
-        """The workspace the data belongs to."""
-        raise NotImplementedError
-
-    def definition(self, workspace: ConnectedWorkspace, run_key: str | None = None) -> Definition:
-        """Settle names, versions and seeds."""
-        raise NotImplementedError
 
     def take_sample(self: _D, probability: float | str, seed: int | str | None = None) -> _D:
         """A random part: each record is kept with this probability, in its order.
@@ -121,31 +115,11 @@ class AbstractDataset:
         """
         return DatasetConsumptionConfig(check_name(name, "input"), self)
 
-    def register(
-        self,
-        workspace: Workspace,
-        name: str,
-        description: str | None = None,
-        tags: Mapping[str, str] | None = None,
-        create_new_version: bool = False,
-    ) -> RegisteredDataset:
-        """Give the dataset a name in the workspace, now. Data is not copied.
+    def _look_up(self) -> DatasetVersion | None:
+        return None
 
-        :raises DatasetExists: when the name is taken and ``create_new_version`` is False.
-        """
-        from airflow_aml_data.core.catalog import NewDatasetVersion
-
-        connected = workspace.connect()
-        made = connected.catalog.register_dataset(
-            NewDatasetVersion(
-                name=check_dataset_name(name),
-                definition=self.definition(connected).to_json(),
-                description=description or "",
-                tags=dict(tags or {}),
-            ),
-            create_new_version=create_new_version,
-        )
-        return RegisteredDataset(workspace, name, made.version)
+    def _as_registered(self, workspace: Workspace, version: DatasetVersion) -> RegisteredDataset:
+        return RegisteredDataset(workspace, version.name, version.version)
 
     def _with(self: _D, operation: DeclaredOperation) -> _D:
         return replace(self, operations=(*self.operations, operation))  # type: ignore[type-var]
@@ -397,29 +371,51 @@ class TabularDataset(_SourceDataset, _TableCalls):
 
 @dataclass(frozen=True, slots=True)
 class RegisteredDataset(_FileCalls, _TableCalls):
-    """A registered dataset by name and version; whether it is files or a table shows when it is read.
+    """A registered dataset by name and version, or by id; whether it is files or a table shows when it is read.
 
-    :param version: A number, ``"latest"`` or a template.
+    :param declared_name: None: it is declared by its id.
+    :param declared_version: A number, ``"latest"`` or a template.
+    :param declared_id: Instead of name and version; may be a template too.
     """
 
     registered_in: Workspace
-    name: str
-    version: int | str = "latest"
+    declared_name: str | None
+    declared_version: int | str = "latest"
     operations: tuple[DeclaredOperation, ...] = ()
     timestamp_columns: tuple[str | None, str | None] = (None, None)
+    declared_id: str | None = None
 
     @property
     def workspace(self) -> Workspace:
         return self.registered_in
 
+    @property
+    def name(self) -> str | None:
+        if self._is_derived:
+            return None
+        return self.declared_name or self._find(self.workspace.connect().catalog).name
+
     def definition(self, workspace: ConnectedWorkspace, run_key: str | None = None) -> Definition:
-        row = workspace.catalog.get_dataset(self.name, self.version)
+        row = self._find(workspace.catalog)
         known = Definition.from_json(row.definition)
         timestamp, partition = self.timestamp_columns
         if timestamp:
             known = replace(known, timestamp=timestamp, partition_timestamp=partition)
         own = tuple(_on_timestamp(settle(each, run_key), known.timestamp) for each in self.operations)
         return replace(known, operations=known.operations + own, registered=(row.name, row.version))
+
+    def _look_up(self) -> DatasetVersion | None:
+        return None if self._is_derived else self._find(self.workspace.connect().catalog)
+
+    @property
+    def _is_derived(self) -> bool:
+        """Whether it is made of a registered dataset, and so not registered itself."""
+        return bool(self.operations) or self.timestamp_columns != (None, None)
+
+    def _find(self, catalog: Catalog) -> DatasetVersion:
+        if self.declared_id is not None:
+            return catalog.get_dataset_by_id(self.declared_id)
+        return catalog.get_dataset(self.declared_name or "", self.declared_version)
 
     def _timestamp(self, call: str) -> str:
         return self.timestamp_columns[0] or _REGISTERED_TIMESTAMP

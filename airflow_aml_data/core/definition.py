@@ -88,11 +88,14 @@ class Definition:
         return self.format is not None
 
     @property
+    def read_sources(self) -> tuple[Source, ...]:
+        """Where the data is read from: its sources, or those of the table it is made of."""
+        return self.made_of.table.read_sources if self.made_of else self.sources
+
+    @property
     def outputs(self) -> Iterator[OutputSource]:
         """The committed outputs it reads."""
-        yield from (each for each in self.sources if isinstance(each, OutputSource))
-        if self.made_of:
-            yield from self.made_of.table.outputs
+        return (each for each in self.read_sources if isinstance(each, OutputSource))
 
     @property
     def id(self) -> str:

@@ -169,6 +169,28 @@ class Dataset:
             raise InvalidDeclaration(f'Invalid value {version} for version. Version value must be number or "latest".')
         return RegisteredDataset(workspace, name, version)
 
+    @staticmethod
+    def get_by_id(workspace: Workspace, id: str) -> RegisteredDataset:  # noqa: A002  v1's name
+        """A registered version by its ``id``. It is looked up when it is used.
+
+        :param id: Of a registered version, or a template.
+        :raises InvalidDeclaration: for something else than text.
+        :raises DatasetIdNotFound: on use, when no registered version has the id.
+
+        Source: v1, ``azureml.core.Dataset.get_by_id``.
+        """
+        if not isinstance(id, str) or not id:
+            raise InvalidDeclaration(f"The id of a registered dataset is text that is not empty, found {id!r}.")
+        return RegisteredDataset(workspace, None, declared_id=id)
+
+    @staticmethod
+    def get_all(workspace: Workspace) -> Mapping[str, RegisteredDataset]:
+        """The latest version of each registered dataset, by name. Taking one by its name reads nothing.
+
+        Source: v1, ``azureml.core.Dataset.get_all``.
+        """
+        return workspace.datasets
+
 
 def from_definition(workspace: Workspace, content: Mapping[str, Any]) -> FileDataset | TabularDataset:
     """The dataset that a definition's JSON describes; how a script opens its direct inputs."""

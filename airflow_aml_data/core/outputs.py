@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from airflow_aml_data.core.datasets import DatasetConsumptionConfig, FileDataset, TabularDataset, column_names
 from airflow_aml_data.core.definition import OutputSource
 from airflow_aml_data.core.formats import DelimitedFormat, ParquetFormat, TableFormat
-from airflow_aml_data.core.identity import check_dataset_name, check_name, check_relative_path
+from airflow_aml_data.core.identity import check_dataset_name, check_name, check_relative_path, check_tags
 from airflow_aml_data.core.operations import DropColumns, KeepColumns
 from airflow_aml_data.core.sampling import DeclaredOperation, Sampling, is_template
 from airflow_aml_data.core.workspace import Datastore, Workspace
@@ -158,12 +158,12 @@ class OutputFileDatasetConfig:
         """The output becomes a new version of a registered dataset when its step has succeeded.
 
         :returns: The copy to give to the step; this one stays unregistered.
-        :raises InvalidDeclaration: for an empty name.
+        :raises InvalidDeclaration: for an empty name, or tags that are no dictionary.
 
         Source: the article, "Register OutputFileDatasetConfig objects for reuse".
         """
         check_dataset_name(name)
-        return replace(self, registration=Registration(name=name, description=description or "", tags=dict(tags or {})))
+        return replace(self, registration=Registration(name=name, description=description or "", tags=check_tags(tags)))
 
     def dataset_of(self, references: Sequence[OutputReference]) -> FileDataset | TabularDataset:
         """What the committed output holds, as the dataset that it was declared to be.

@@ -120,6 +120,8 @@ class NewDatasetVersion:
     def __post_init__(self) -> None:
         check_dataset_name(self.name)
         for what, text in (("name", self.name), ("description", self.description)):
+            if not isinstance(text, str):
+                raise InvalidDeclaration(f"The {what} of dataset {self.name!r} must be text, found {text!r}.")
             if text != storable(text):
                 raise InvalidDeclaration(
                     f"The {what} of dataset {self.name!r} holds a character that cannot be stored."
