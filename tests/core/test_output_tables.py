@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 
 from airflow_aml_data import Dataset, OutputFileDatasetConfig
-from airflow_aml_data.core.outputs import OutputTabularDatasetConfig
 from airflow_aml_data.errors import FilesNotFound, InvalidDeclaration
 
 WRITE_CSV = """
@@ -61,33 +58,6 @@ def test_a_glob_that_matches_no_file_is_an_error(steps, written):
 
     with pytest.raises(FilesNotFound, match="holds 3 files"):
         table.dataset_of([written]).to_pandas_dataframe()
-
-
-CALLS = {
-    "as_upload": lambda each: each.as_upload(),
-    "register": lambda each: each.register_on_complete("n", "d", {"k": "v"}),
-    "read": lambda each: each.read_delimited_files(path_glob="**/*.csv"),
-}
-
-
-@pytest.mark.parametrize("order", itertools.permutations(CALLS), ids="-".join)
-def test_registration_survives_any_order_of_calls(order):
-    """Section 15: v1 loses it in three of them."""
-    config = OutputFileDatasetConfig("o")
-    for name in order:
-        config = CALLS[name](config)
-
-    for each in (
-        config,
-        config.keep_columns("n"),
-        config.drop_columns("t"),
-        *config.random_split(0.5),
-        config.as_mount(),
-    ):
-        assert isinstance(each, OutputTabularDatasetConfig)
-        assert each.registration.name == "n"
-        assert each.registration.tags == {"k": "v"}
-        assert each.table.path_glob == "**/*.csv"
 
 
 def test_it_is_registered_as_a_table(steps, table):
