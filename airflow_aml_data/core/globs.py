@@ -26,6 +26,18 @@ def literal_folder(pattern: str) -> str:
     return head.rpartition("/")[0]
 
 
+def stripped_folder(pattern: str) -> str:
+    """The folder that a dataset of this one glob leaves out of its files' paths: up to the last ``/`` before the first ``*``.
+
+    Without a ``*``, or with another wildcard before it, nothing is left out. Source: v1, semantics section 4.
+
+    >>> stripped_folder("animals/cat/*.jpg"), stripped_folder("animals/cat/?.jpg")
+    ('animals/cat', '')
+    """
+    folder = pattern.partition("*")[0].rpartition("/")[0] if "*" in pattern else ""
+    return "" if is_glob(folder) else folder
+
+
 def compile_glob(pattern: str) -> re.Pattern[str]:
     """A pattern that matches whole paths below the root.
 
@@ -35,31 +47,36 @@ def compile_glob(pattern: str) -> re.Pattern[str]:
     expression = ""
     segments = pattern.split("/")
     for position, segment in enumerate(segments):
-        last = position == len(segments) - 1
-        if segment == "**":
-            # v1: "**" at the end is not found.
-            expression += "(?!)" if last else "(?:[^/]+/)*"
-        else:
-            expression += _segment(segment) + ("" if last else "/")
+        following = segments[position + 1 : position + 2]
+        if segment != "**":
+            expression += _segment(segment) + ("/" if following else "")
+        elif not following:
+            expression += "(?!)"  # v1: "**" at the end is not found
+        elif following != ["**"]:
+            expression += "(?:[^/]+/)*"
     return re.compile(expression, re.DOTALL)
 
 
 def _segment(segment: str) -> str:
     """fnmatch's rules, but no wildcard matches a ``/``."""
-    expression, position = "", 0
+    chunks, position = [""], 0
     while position < len(segment):
         char = segment[position]
         position += 1
         if char == "*":
-            expression += "[^/]*"
+            chunks.append("")
         elif char == "?":
-            expression += "[^/]"
+            chunks[-1] += "[^/]"
         elif char == "[" and (end := segment.find("]", position + 1 + segment.startswith("!", position))) > 0:
-            expression += _one_of(segment[position:end])
+            chunks[-1] += _one_of(segment[position:end])
             position = end + 1
         else:
-            expression += re.escape(char)
-    return expression
+            chunks[-1] += re.escape(char)
+    first, *after_stars = chunks
+    # the earliest place for a chunk is as good as any, but for the last: so no bad name costs more than a good one
+    for each in after_stars[:-1]:
+        first += f"(?>[^/]*?{each})"
+    return first + (f"[^/]*{after_stars[-1]}" if after_stars else "")
 
 
 def _one_of(inner: str) -> str:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from airflow_aml_data.core.globs import compile_glob, is_glob, literal_folder
+from airflow_aml_data.core.globs import compile_glob, is_glob, literal_folder, stripped_folder
 
 
 def reference(pattern: list[str], path: list[str]) -> bool:
@@ -80,3 +80,27 @@ def test_the_literal_folder_holds_every_match(pattern):
     folder = literal_folder(pattern)
     assert not is_glob(folder)
     assert pattern.startswith(folder)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "folder"),
+    [
+        ("animals/cat/*.jpg", "animals/cat"),
+        ("animals/**/1.jpg", "animals"),
+        ("animals/*/1.jpg", "animals"),
+        ("*.jpg", ""),
+        ("animals/?.jpg", ""),
+        ("animals/[12].jpg", ""),
+        ("animals/d?g/*.jpg", ""),
+        ("animals/a?*.jpg", "animals"),
+    ],
+)
+def test_what_is_left_out_of_the_paths_of_one_glob(pattern, folder):
+    """Semantics section 4: up to the last ``/`` before the first ``*``; without one, absolute paths come back."""
+    assert stripped_folder(pattern) == folder
+
+
+def test_no_name_makes_a_glob_try_for_ever():
+    """Each star takes the first place that will do; going back over all of them would take 250**20 tries."""
+    assert compile_glob("*a" * 20 + "*b").fullmatch("a" * 250) is None
+    assert compile_glob("**/" * 20 + "*b").fullmatch("a/" * 100 + "a") is None
