@@ -14,12 +14,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow_aml_data.core.connect import ConnectedWorkspace
-from airflow_aml_data.core.definition import Definition, OutputSource, StorePath, TableFiles, WebPath
+from airflow_aml_data.core.definition import Definition, TableFiles
 from airflow_aml_data.core.expressions import Comparison, Expression, RecordField, fields_of
-from airflow_aml_data.core.files import find_files, table_files
+from airflow_aml_data.core.files import (
+    PATH_COLUMN,
+    DatasetFiles,
+    dataset_paths,
+    find_files,
+    partition_values,
+    table_files,
+)
 from airflow_aml_data.core.formats import CsvFiles, ParquetFiles, TableFormat
 from airflow_aml_data.core.identity import check_name
 from airflow_aml_data.core.operations import DropColumns, Filter, KeepColumns, Operation, Skip, Take
+from airflow_aml_data.core.partition import PartitionFormat, PartitionValue
+from airflow_aml_data.core.paths import DeclaredSource, settled_sources
 from airflow_aml_data.core.registration import RegistrationCalls
 from airflow_aml_data.core.sampling import DeclaredOperation, Recent, Sampling, declared_count, settle
 from airflow_aml_data.core.workspace import DataPath, Workspace
@@ -29,11 +38,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from airflow_aml_data.core.catalog import Catalog, DatasetVersion
+    from airflow_aml_data.core.mounts import MountContext
 
 
 _D = TypeVar("_D", bound="AbstractDataset")
 _T = TypeVar("_T", bound="_TableCalls")
-DeclaredSource = DataPath | WebPath | OutputSource
 
 _REGISTERED_TIMESTAMP = "(the registered timestamp column)"
 
@@ -106,6 +115,23 @@ class AbstractDataset(RegistrationCalls):
             raise InvalidDeclaration("A condition is on columns or on properties of files, not on both.")
         return self._with(Filter(expression))
 
+    @property
+    def partition_keys(self) -> list[str]:
+        """The names in the ``partition_format``, the time last; none without one. Source: v1, semantics section 6."""
+        found = self.definition(self.workspace.connect()).partition_format
+        return [] if found is None else list(PartitionFormat(found).keys)
+
+    def get_partition_key_values(self, keys: Sequence[str] | None = None) -> list[dict[str, PartitionValue]]:
+        """What the files' paths say, each combination once, in the order in which it appears. The files are listed, not read.
+
+        :param keys: Some of :attr:`partition_keys`; None: all.
+        :raises InvalidDeclaration: for other names, or without a ``partition_format``.
+
+        Source: v1, semantics section 6.
+        """
+        connected = self.workspace.connect()
+        return partition_values(connected, self.definition(connected), keys)
+
     def as_named_input(self, name: str) -> DatasetConsumptionConfig:
         """The dataset as an input of a step, under a name.
 
@@ -148,25 +174,53 @@ class _FileCalls(AbstractDataset):
         return RecordField(col, of_file=True)
 
     def to_path(self) -> list[str]:
-        """The paths of the files inside the dataset, each with a leading ``/``.
+        """The paths of the files inside the dataset, each with a leading ``/``; of a list of paths, from their datastore's root.
 
         :raises FilesNotFound: for a path or glob without a match.
+
+        Source: v1, semantics section 4.
         """
         connected = self.workspace.connect()
-        return [f"/{each.target}" for each in find_files(connected, self.definition(connected)).placements]
+        return dataset_paths(connected, self.definition(connected))
 
-    def download(self, target_path: str | Path | None = None, overwrite: bool = False) -> list[str]:
-        """Copy the files to a local folder, now.
+    def download(
+        self,
+        target_path: str | Path | None = None,
+        overwrite: bool = False,
+        ignore_not_found: bool = False,
+    ) -> list[str]:
+        """Copy the files to a local folder, now; they keep the folders below the one that all have in common.
 
         :param target_path: None: a new temporary folder.
+        :param ignore_not_found: Leave out paths and globs without a match.
         :returns: The absolute paths of the copies.
         :raises FilesExist: when ``overwrite`` is False and a file is there, before anything is written.
+        :raises FilesNotFound: for a path or glob without a match, unless that is ignored.
+
+        Source: v1, semantics section 9; False really means False: section 15.
         """
         from airflow_aml_data.core.transfer import download
 
         connected = self.workspace.connect()
+        files = find_files(connected, self.definition(connected), ignore_not_found=ignore_not_found)
         folder = Path(target_path or tempfile.mkdtemp(prefix="aml_data_")).absolute()
-        return download(find_files(connected, self.definition(connected)), folder, overwrite=overwrite)
+        return download(files, folder, overwrite=overwrite)
+
+    def mount(self, mount_point: str | Path | None = None) -> MountContext:
+        """The files below a local folder, in a ``with`` block or between ``.start()`` and ``.stop()``; for use outside steps.
+
+        :param mount_point: A folder that is empty or does not exist; None: a new temporary one.
+        :raises FilesExist: when something is in it.
+
+        Source: v1, semantics section 9.
+        """
+        from airflow_aml_data.core.mounts import MountContext
+
+        def find() -> DatasetFiles:
+            connected = self.workspace.connect()
+            return find_files(connected, self.definition(connected))
+
+        return MountContext(find, mount_point)
 
 
 class _TableCalls(AbstractDataset):
@@ -300,12 +354,18 @@ class _SourceDataset(AbstractDataset):
 
     __slots__ = ()
     sources: tuple[DeclaredSource, ...]
+    partition_format: PartitionFormat | None
     in_workspace: Workspace | None
 
     @property
     def workspace(self) -> Workspace:
         found = (each.datastore.workspace for each in self.sources if isinstance(each, DataPath))
         return self.in_workspace or next(found, Workspace())
+
+    @property
+    def partition_keys(self) -> list[str]:
+        """The names in the ``partition_format``, the time last; none without one. Source: v1, semantics section 6."""
+        return list(self.partition_format.keys) if self.partition_format else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,14 +375,16 @@ class FileDataset(_SourceDataset, _FileCalls):
     :param made_of: Instead of sources: the table the files are made of.
     :param target: What kind of files they are.
     :param in_workspace: Where sources without a datastore of their own belong.
+    :param is_file: The paths name files for certain.
     """
 
     sources: tuple[DeclaredSource, ...] = ()
     operations: tuple[DeclaredOperation, ...] = ()
-    partition_format: str | None = None
+    partition_format: PartitionFormat | None = None
     made_of: _TableCalls | None = None
     target: CsvFiles | ParquetFiles | None = None
     in_workspace: Workspace | None = None
+    is_file: bool = False
 
     @property
     def workspace(self) -> Workspace:
@@ -336,10 +398,10 @@ class FileDataset(_SourceDataset, _FileCalls):
                 raise InvalidDeclaration(f"{self.made_of!r} is a file dataset; only tables are made into files.")
             made_of = TableFiles(table=table, target=self.target)
         return Definition(
-            sources=_settled(workspace, self.sources),
+            sources=settled_sources(workspace, self.sources, is_file=self.is_file),
             made_of=made_of,
             operations=tuple(settle(each, run_key) for each in self.operations),
-            partition_format=self.partition_format,
+            partition_format=self.partition_format.text if self.partition_format else None,
         )
 
 
@@ -353,17 +415,23 @@ class TabularDataset(_SourceDataset, _TableCalls):
     format: TableFormat
     operations: tuple[DeclaredOperation, ...] = ()
     include_path: bool = False
-    partition_format: str | None = None
+    partition_format: PartitionFormat | None = None
     timestamp_columns: tuple[str | None, str | None] = (None, None)
     in_workspace: Workspace | None = None
 
+    def __post_init__(self) -> None:
+        if self.include_path and PATH_COLUMN in self.partition_keys:
+            raise InvalidDeclaration(
+                f"include_path makes a column {PATH_COLUMN!r}, and so does {self.partition_format!r}. Rename that one."
+            )
+
     def definition(self, workspace: ConnectedWorkspace, run_key: str | None = None) -> Definition:
         return Definition(
-            sources=_settled(workspace, self.sources),
+            sources=settled_sources(workspace, self.sources),
             format=self.format,
             operations=tuple(settle(each, run_key) for each in self.operations),
             include_path=self.include_path,
-            partition_format=self.partition_format,
+            partition_format=self.partition_format.text if self.partition_format else None,
             timestamp=self.timestamp_columns[0],
             partition_timestamp=self.timestamp_columns[1],
         )
@@ -419,6 +487,37 @@ class RegisteredDataset(_FileCalls, _TableCalls):
 
     def _timestamp(self, call: str) -> str:
         return self.timestamp_columns[0] or _REGISTERED_TIMESTAMP
+
+
+@dataclass(frozen=True, slots=True)
+class MLTableDataset(_TableCalls):
+    """The table that an ``MLTable`` file of the SDK v2 describes; the file is read when the data is.
+
+    :param source: The folder that holds it.
+    """
+
+    is_table: ClassVar[bool] = True
+
+    source: DeclaredSource
+    operations: tuple[DeclaredOperation, ...] = ()
+    timestamp_columns: tuple[str | None, str | None] = (None, None)
+
+    @property
+    def workspace(self) -> Workspace:
+        return self.source.datastore.workspace if isinstance(self.source, DataPath) else Workspace()
+
+    def definition(self, workspace: ConnectedWorkspace, run_key: str | None = None) -> Definition:
+        from airflow_aml_data.core.mltable import read_mltable
+
+        known = read_mltable(workspace, self.source)
+        timestamp, partition = self.timestamp_columns
+        own = tuple(settle(each, run_key) for each in self.operations)
+        return replace(
+            known,
+            operations=known.operations + own,
+            timestamp=timestamp or known.timestamp,
+            partition_timestamp=partition,
+        )
 
 
 @dataclass(frozen=True)
@@ -489,13 +588,4 @@ def _no_timestamp(call: str) -> str:
     return (
         f"Cannot perform time-series filter `{call}` on dataset without timestamp columns defined. "
         "Name one first: dataset.with_timestamp_columns(timestamp=...)."
-    )
-
-
-def _settled(workspace: ConnectedWorkspace, sources: Sequence[DeclaredSource]) -> tuple[Any, ...]:
-    return tuple(
-        StorePath(workspace.datastore_name(each.datastore.declared_name), each.path)
-        if isinstance(each, DataPath)
-        else each
-        for each in sources
     )

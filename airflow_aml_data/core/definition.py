@@ -19,10 +19,14 @@ DEFINITION_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class StorePath:
-    """A file, folder or glob on a datastore of known name."""
+    """A file, folder or glob on a datastore of known name.
+
+    :param is_file: It is a file for certain, whatever its name holds: nobody looks before it is read.
+    """
 
     datastore: str
     path: str
+    is_file: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_aml_data.core.datasets import FileDataset, RegisteredDataset, TabularDataset
+from airflow_aml_data.core.datasets import FileDataset, MLTableDataset, RegisteredDataset, TabularDataset
 from airflow_aml_data.core.definition import Definition, StorePath
 from airflow_aml_data.core.formats import DelimitedFormat, ParquetFormat
 from airflow_aml_data.core.globs import is_glob
 from airflow_aml_data.core.identity import check_dataset_name
+from airflow_aml_data.core.partition import as_partition_format
+from airflow_aml_data.core.paths import declared_sources
 from airflow_aml_data.core.sampling import Sampling, is_template
 from airflow_aml_data.core.selection import Selection
 from airflow_aml_data.core.workspace import DataPath, Datastore, Workspace
@@ -29,19 +31,24 @@ class TabularDatasetFactory:
     def from_delimited_files(
         path: Any,
         validate: bool = True,
+        include_path: bool = False,
         infer_column_types: bool = True,
         separator: str = ",",
         header: bool = True,
+        partition_format: str | None = None,
         support_multi_line: bool = False,
         empty_as_string: bool = False,
         encoding: str = "utf8",
     ) -> TabularDataset:
         """Rows of delimited text files.
 
-        :param path: A ``DataPath``, a ``(Datastore, str)`` tuple, or a list of them; folders and globs are fine.
+        :param path: A ``DataPath``, a ``(Datastore, str)`` tuple, a public http(s) URL, v2's ``azureml:`` forms, or a list of
+            them; folders and globs are fine.
         :param validate: v1's; nothing is read here whatever it says, an unreadable file shows when it is read.
+        :param include_path: A first column ``Path`` says which file a row is from.
         :param infer_column_types: False: every column is text.
         :param header: True: the first line of every file names the columns. False: ``Column1``, ``Column2``...
+        :param partition_format: Columns from the files' paths, which come first; see :class:`.PartitionFormat`.
         :param support_multi_line: A quoted field may hold line breaks.
         :param empty_as_string: An empty field is ``""`` instead of null.
         :param encoding: One of ``utf8 iso88591 latin1 ascii utf16 utf32 utf8bom windows1252``.
@@ -57,15 +64,36 @@ class TabularDatasetFactory:
             empty_as_string=empty_as_string,
             infer_column_types=infer_column_types,
         )
-        return TabularDataset(_data_paths(path), form)
+        partitions = as_partition_format(partition_format)
+        return TabularDataset(declared_sources(path), form, include_path=include_path, partition_format=partitions)
 
     @staticmethod
-    def from_parquet_files(path: Any, validate: bool = True) -> TabularDataset:
+    def from_parquet_files(
+        path: Any, validate: bool = True, include_path: bool = False, partition_format: str | None = None
+    ) -> TabularDataset:
         """Rows of Parquet files; types are the files'.
 
-        :param path: As in :meth:`from_delimited_files`.
+        :param path: As in :meth:`from_delimited_files`, like the other parameters.
         """
-        return TabularDataset(_data_paths(path), ParquetFormat())
+        partitions = as_partition_format(partition_format)
+        return TabularDataset(
+            declared_sources(path), ParquetFormat(), include_path=include_path, partition_format=partitions
+        )
+
+    @staticmethod
+    def from_mltable(path: Any) -> MLTableDataset:
+        """The table that an ``MLTable`` file of the SDK v2 describes; the file is read when the data is.
+
+        :param path: The folder that holds it: a ``DataPath``, a ``(Datastore, str)`` tuple, a public http(s) URL or v2's
+            ``azureml:`` forms. Paths in the file may be relative to that folder.
+        :raises InvalidDeclaration: for something else.
+
+        Source: the SDK v2, ``mltable.load``.
+        """
+        sources = declared_sources(path)
+        if len(sources) > 1:
+            raise InvalidDeclaration(f"from_mltable wants one folder, found {len(sources)} paths: {path!r}.")
+        return MLTableDataset(sources[0])
 
     @staticmethod
     def register_pandas_dataframe(
@@ -110,15 +138,23 @@ class FileDatasetFactory:
     """Factory of file datasets: ``Dataset.File``."""
 
     @staticmethod
-    def from_files(path: Any, validate: bool = True) -> FileDataset:
+    def from_files(
+        path: Any, validate: bool = True, partition_format: str | None = None, is_file: bool = False
+    ) -> FileDataset:
         """Files named by paths, folders and globs.
 
-        :param path: A ``DataPath``, a ``(Datastore, str)`` tuple, or a list of them.
+        :param path: A ``DataPath``, a ``(Datastore, str)`` tuple, a public http(s) URL, v2's ``azureml:`` forms, or a list of
+            them.
+        :param validate: v1's; nothing is read here.
+        :param partition_format: What the files' paths say: ``get_partition_key_values()``; see :class:`.PartitionFormat`.
+        :param is_file: Every path is a file, and none is looked for: one that is missing shows when it is read.
         :raises InvalidDeclaration: for anything else.
 
         Source: the article, "Use Dataset objects for preexisting data"; globs: semantics section 4.
         """
-        return FileDataset(_data_paths(path))
+        return FileDataset(
+            declared_sources(path), partition_format=as_partition_format(partition_format), is_file=is_file
+        )
 
     @staticmethod
     def upload_directory(
@@ -214,7 +250,7 @@ def _dataset(workspace: Workspace, known: Definition) -> FileDataset | TabularDa
             known.format,
             operations,
             include_path=known.include_path,
-            partition_format=known.partition_format,
+            partition_format=as_partition_format(known.partition_format),
             timestamp_columns=(known.timestamp, known.partition_timestamp),
             in_workspace=workspace,
         )
@@ -222,48 +258,19 @@ def _dataset(workspace: Workspace, known: Definition) -> FileDataset | TabularDa
     return FileDataset(
         sources,
         operations,
-        known.partition_format,
+        as_partition_format(known.partition_format),
         made_of=table if isinstance(table, TabularDataset) else None,
         target=known.made_of.target if known.made_of else None,
         in_workspace=workspace,
+        is_file=any(isinstance(each, StorePath) and each.is_file for each in known.sources),
     )
-
-
-def _data_paths(path: Any) -> tuple[DataPath, ...]:
-    each_path = path if isinstance(path, list) else [path]
-    if not each_path:
-        raise InvalidDeclaration(_wrong_path(path))
-    paths = tuple(_data_path(each) for each in each_path)
-    workspaces = {each.datastore.workspace.conn_id for each in paths}
-    if len(workspaces) > 1:
-        raise InvalidDeclaration(
-            f"One dataset cannot span workspaces: its paths are in {', '.join(sorted(workspaces))}."
-        )
-    return paths
-
-
-def _data_path(path: Any) -> DataPath:
-    if isinstance(path, DataPath):
-        return path
-    if isinstance(path, tuple):
-        if len(path) != 2 or not isinstance(path[0], Datastore) or not isinstance(path[1], str):
-            raise InvalidDeclaration(
-                "Invalid tuple for path. Please make sure the tuple consists of a datastore and a path/SQL query, "
-                f"found {path!r}."
-            )
-        return DataPath(path[0], path[1])
-    raise InvalidDeclaration(_wrong_path(path))
 
 
 def _folder(target: Any) -> DataPath:
-    where = target.path() if isinstance(target, Datastore) else _data_path(target)
+    sources = (target.path(),) if isinstance(target, Datastore) else declared_sources(target)
+    where = sources[0]
+    if len(sources) > 1 or not isinstance(where, DataPath):
+        raise InvalidDeclaration(f"target is one folder on a datastore, found {target!r}.")
     if is_glob(where.path):
         raise InvalidDeclaration(f"target is a folder to write to, and {where.path!r} holds a wildcard.")
     return where
-
-
-def _wrong_path(path: Any) -> str:
-    return (
-        f"Invalid argument type for `path`. Give a DataPath, a (Datastore, str) tuple, or a non-empty list of them, found {path!r}. "
-        "Local files are uploaded first: datastore.upload(src_dir, target_path)."
-    )

@@ -9,21 +9,27 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from posixpath import commonpath
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_aml_data.core.connect import ConnectedWorkspace
-from airflow_aml_data.core.definition import Definition, OutputSource, StorePath, TableFiles
+from airflow_aml_data.core.definition import Definition, OutputSource, Source, StorePath, TableFiles, WebPath
 from airflow_aml_data.core.expressions import holds
 from airflow_aml_data.core.formats import TableFormat
-from airflow_aml_data.core.globs import compile_glob, is_glob, literal_folder
+from airflow_aml_data.core.globs import compile_glob, is_glob, literal_folder, stripped_folder
 from airflow_aml_data.core.manifest import Manifest, missing_or_changed
 from airflow_aml_data.core.operations import Filter, Operation, Skip, Take
+from airflow_aml_data.core.partition import PartitionFormat, PartitionValue
 from airflow_aml_data.core.selection import Selection, select
 from airflow_aml_data.core.storage.base import FileSource, Placement, Progress, Storage, StoredFile
+from airflow_aml_data.core.storage.web import WebFile
 from airflow_aml_data.errors import DataChanged, FilesNotFound, InvalidDeclaration
 
 if TYPE_CHECKING:
     from airflow_aml_data.core.tabular.base import TableFile
+
+PATH_COLUMN = "Path"
+"""The column that ``include_path`` makes. Source: v1, semantics section 5."""
 
 Groups = tuple[tuple[FileSource, tuple[Placement, ...]], ...]
 """Where files are and what to take from there; all in the dataset's order."""
@@ -59,21 +65,30 @@ class DatasetFiles:
         return [each for _, group in self.groups for each in group]
 
 
-def find_files(workspace: ConnectedWorkspace, definition: Definition) -> DatasetFiles:
+def find_files(
+    workspace: ConnectedWorkspace, definition: Definition, *, ignore_not_found: bool = False
+) -> DatasetFiles:
     """List the files of a dataset as they stand now, in its order; duplicates in a list of paths are kept.
 
+    :param ignore_not_found: Leave out paths and globs without a match.
     :raises FilesNotFound: for a path or glob without a match. Source: v1, on use and not on creation.
     :raises DataChanged: when a committed output is not what its manifest says.
     """
     if definition.made_of:
         files = _made_files(workspace, definition.made_of)
     else:
-        found = [_source_files(workspace, each, alone=len(definition.sources) == 1) for each in definition.sources]
-        files = found[0] if len(found) == 1 else _together(definition, found)
+        found = list(_each_source(workspace, definition.sources, ignore_not_found))
+        files = found[0].stripped() if len(definition.sources) == 1 and found else _together(found)
     if definition.is_tabular or not definition.operations:
         return files
     flat = [(source, each) for source, group in files.groups for each in group]
     return DatasetFiles.of(_grouped(_chosen(flat, definition.operations)))
+
+
+def dataset_paths(workspace: ConnectedWorkspace, definition: Definition) -> list[str]:
+    """The paths of the files inside the dataset, or of several sources, from which nothing is left out."""
+    placements = find_files(workspace, definition).placements
+    return [shown_path(each.file) if len(definition.sources) > 1 else f"/{each.target}" for each in placements]
 
 
 @contextmanager
@@ -82,47 +97,131 @@ def table_files(workspace: ConnectedWorkspace, definition: Definition) -> Iterat
     from airflow_aml_data.core.tabular.base import TableFile
 
     files = find_files(workspace, definition)
+    columns = _path_columns(definition)
     with tempfile.TemporaryDirectory(prefix="aml_data_read_") as folder:
         found: list[TableFile] = []
         for ordinal, (source, group) in enumerate(files.groups):
             below = Path(folder, str(ordinal))
             unique = {each.target: each for each in group}
             source.mount(list(unique.values()), below, _quiet)
-            found += [
-                TableFile(each.file.path, below / each.target, _columns(definition, each.file.path)) for each in group
-            ]
+            found += [TableFile(each.file.path, below / each.target, columns(shown_path(each.file))) for each in group]
         yield found
 
 
-def _columns(definition: Definition, path: str) -> tuple[tuple[str, str | datetime | None], ...]:
-    return (("Path", f"/{path}"),) if definition.include_path else ()
+def partition_values(
+    workspace: ConnectedWorkspace, definition: Definition, keys: Sequence[str] | None
+) -> list[dict[str, PartitionValue]]:
+    """What the paths of a dataset's files say, each combination once, in the order in which it appears.
+
+    :param keys: Some of the names in ``partition_format``; None: all.
+    :raises InvalidDeclaration: for other names. Source: v1, semantics section 6, the words too.
+    """
+    if definition.partition_format is None:
+        raise InvalidDeclaration(
+            "cannot retrieve partition key values for a dataset that has no partition keys. Give it a partition_format."
+        )
+    partitions = PartitionFormat(definition.partition_format)
+    if unknown := [each for each in keys or () if each not in partitions.keys]:
+        raise InvalidDeclaration(f"{unknown} are invalid partition keys. There are: {', '.join(partitions.keys)}.")
+    wanted = partitions.keys if keys is None else tuple(keys)
+    values = (
+        partitions.values(shown_path(each.file))
+        for _, group in find_files(workspace, definition).groups
+        for each in group
+    )
+    distinct = dict.fromkeys(tuple(each[key] for key in wanted) for each in values)
+    return [dict(zip(wanted, each, strict=True)) for each in distinct]
 
 
-def _source_files(workspace: ConnectedWorkspace, source: Any, *, alone: bool) -> DatasetFiles:
+def shown_path(file: StoredFile) -> str:
+    """The path of a file as v1 writes it: from the root of its datastore, or its address."""
+    return file.path if "://" in file.path else f"/{file.path}"
+
+
+def _path_columns(definition: Definition) -> Callable[[str], tuple[tuple[str, PartitionValue], ...]]:
+    partitions = PartitionFormat(definition.partition_format) if definition.partition_format is not None else None
+
+    def columns(path: str) -> tuple[tuple[str, PartitionValue], ...]:
+        own = ((PATH_COLUMN, path),) if definition.include_path else ()
+        return (*own, *(partitions.values(path).items() if partitions else ()))
+
+    return columns
+
+
+class _SourceFiles(NamedTuple):
+    """The files of one source.
+
+    :param files: Their targets are their whole paths, except for an output, whose folder has no name of its own.
+    :param folder: What a dataset of this one source leaves out of their paths; None for an output.
+    :param place: Where the folder is: the store or host it is on.
+    """
+
+    files: DatasetFiles
+    folder: str | None
+    place: str = ""
+
+    def stripped(self) -> DatasetFiles:
+        return self.files if self.folder is None else _without(self.files, self.folder)
+
+
+def _each_source(
+    workspace: ConnectedWorkspace, sources: Sequence[Source], ignore_not_found: bool
+) -> Iterator[_SourceFiles]:
+    for each in sources:
+        try:
+            yield _source_files(workspace, each, ignore_not_found)
+        except FilesNotFound:
+            if not ignore_not_found:
+                raise
+
+
+def _source_files(workspace: ConnectedWorkspace, source: Source, ignore_not_found: bool) -> _SourceFiles:
     match source:
         case StorePath():
-            return _path_files(workspace.storage(source.datastore), source, strip=alone)
+            storage = workspace.storage(source.datastore)
+            found, folder = (
+                _certain_file(storage, source) if source.is_file and not ignore_not_found else _matches(storage, source)
+            )
+            whole_file = len(found) == 1 and found[0].path == source.path
+            placements = tuple(Placement(each, each.path) for each in found)
+            return _SourceFiles(DatasetFiles.of(((storage, placements),), single_file=whole_file), folder, storage.name)
+        case WebPath(url):
+            web = WebFile(url)
+            placement = Placement(next(web.list_files(url)), f"{web.folder}/{web.file_name}")
+            return _SourceFiles(DatasetFiles.of(((web, (placement,)),), single_file=True), web.folder)
         case OutputSource():
-            return _output_files(workspace.storage(source.datastore), source)
-    raise InvalidDeclaration(f"This release cannot list the files of {source!r}.")
+            return _SourceFiles(_output_files(workspace.storage(source.datastore), source), None)
 
 
-def _together(definition: Definition, found: Sequence[DatasetFiles]) -> DatasetFiles:
-    """Several sources: paths keep their names, each output has a folder of its own, in order."""
+def _together(found: Sequence[_SourceFiles]) -> DatasetFiles:
+    """Several sources: paths without the folder that all have in common, each output in a folder of its own, in order."""
     width = len(str(len(found) - 1))
+    folders = [each.folder for each in found if each.folder is not None]
+    one_place = len(folders) == len(found) and len({each.place for each in found}) == 1
+    common = commonpath(folders) if one_place else ""
     flat = []
-    for ordinal, (source, files) in enumerate(zip(definition.sources, found, strict=True)):
-        folder = f"{ordinal:0{width}}/" if isinstance(source, OutputSource) else ""
-        flat += [(store, each._replace(target=folder + each.target)) for store, group in files.groups for each in group]
+    for ordinal, each in enumerate(found):
+        files = _without(each.files, common)
+        folder = f"{ordinal:0{width}}/" if each.folder is None else ""
+        flat += [(store, one._replace(target=folder + one.target)) for store, group in files.groups for one in group]
     return DatasetFiles.of(_grouped(flat))
 
 
-def _path_files(storage: Storage, where: StorePath, *, strip: bool) -> DatasetFiles:
-    found, stripped = _matches(storage, where)
-    prefix = f"{stripped}/" if strip and stripped else ""
-    placements = tuple(Placement(file, file.path.removeprefix(prefix)) for file in found)
-    whole_file = len(found) == 1 and found[0].path == where.path
-    return DatasetFiles.of(((storage, placements),), single_file=whole_file)
+def _without(files: DatasetFiles, folder: str) -> DatasetFiles:
+    if not folder:
+        return files
+    groups = tuple(
+        (source, tuple(each._replace(target=each.target.removeprefix(f"{folder}/")) for each in group))
+        for source, group in files.groups
+    )
+    return DatasetFiles.of(groups, single_file=files.single_file)
+
+
+def _certain_file(storage: Storage, where: StorePath) -> tuple[list[StoredFile], str]:
+    found = next(iter(storage.list_files(where.path)), None)
+    if found is None or found.path != where.path:
+        found = StoredFile(where.path, 0, "")  # reading it fails
+    return [found], where.path.rpartition("/")[0]
 
 
 def _matches(storage: Storage, where: StorePath) -> tuple[list[StoredFile], str]:
@@ -132,12 +231,11 @@ def _matches(storage: Storage, where: StorePath) -> tuple[list[StoredFile], str]
         is_file = len(found) == 1 and found[0].path == where.path
         return found, where.path.rpartition("/")[0] if is_file else where.path
     if is_glob(where.path):
-        folder, pattern = literal_folder(where.path), compile_glob(where.path)
-        found = sorted(
-            (each for each in storage.list_files(folder) if pattern.fullmatch(each.path)), key=lambda each: each.path
-        )
+        pattern = compile_glob(where.path)
+        found = [each for each in storage.list_files(literal_folder(where.path)) if pattern.fullmatch(each.path)]
+        found.sort(key=lambda each: each.path)
         if found:
-            return found, folder
+            return found, stripped_folder(where.path)
     raise FilesNotFound(
         "The requested stream was not found. Please make sure the request uri is correct. "
         f"Asked for {where.path!r} on datastore {where.datastore!r}; no file {'matches' if is_glob(where.path) else 'is there'}."
@@ -254,16 +352,15 @@ def _chosen(
             case Skip(count):
                 files = files[int(count) :]
             case Filter(expression):
-                files = [
-                    (source, file) for source, file in files if holds(expression, _file_metadata(source, file.file))
-                ]
+                files = [(source, file) for source, file in files if holds(expression, _file_metadata(source, file))]
             case _:
                 raise InvalidDeclaration(f"{type(each).__name__} wants a table, and these are files.")
     return files
 
 
-def _file_metadata(source: FileSource, file: StoredFile) -> dict[str, Any]:
+def _file_metadata(source: FileSource, placement: Placement) -> dict[str, Any]:
     """What a filter can ask of a file. Source: v1, semantics section 6."""
+    file = placement.file
     if file.modified is None:
         file = next(iter(source.list_files(file.path)), file)  # type: ignore[attr-defined]
     modified = None if file.modified is None else datetime.fromtimestamp(file.modified, UTC)
@@ -271,7 +368,7 @@ def _file_metadata(source: FileSource, file: StoredFile) -> dict[str, Any]:
         "Size": file.size_bytes,
         "LastModifiedTime": modified,
         "CreationTime": modified,  # files are written once and replaced as a whole
-        "Extension": PurePosixPath(file.path).suffix,
+        "Extension": PurePosixPath(placement.target).suffix,
         "CanSeek": True,
     }
 

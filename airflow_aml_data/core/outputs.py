@@ -13,6 +13,7 @@ from airflow_aml_data.core.definition import OutputSource
 from airflow_aml_data.core.formats import DelimitedFormat, ParquetFormat, TableFormat
 from airflow_aml_data.core.identity import check_dataset_name, check_name, check_relative_path, check_tags
 from airflow_aml_data.core.operations import DropColumns, KeepColumns
+from airflow_aml_data.core.partition import PartitionFormat, as_partition_format
 from airflow_aml_data.core.sampling import DeclaredOperation, Sampling, is_template
 from airflow_aml_data.core.workspace import Datastore, Workspace
 from airflow_aml_data.errors import InvalidDeclaration, InvalidPath
@@ -46,7 +47,7 @@ class OutputTable:
     format: TableFormat
     operations: tuple[DeclaredOperation, ...] = ()
     include_path: bool = False
-    partition_format: str | None = None
+    partition_format: PartitionFormat | None = None
     path_glob: str | None = None
 
     def of(self, sources: Sequence[OutputSource], workspace: Workspace) -> TabularDataset:
@@ -73,7 +74,7 @@ class OutputFileDatasetConfig:
     :param destination: ``(datastore or its name, path)``. The path may hold ``{run-id}``, unique to each try of
         the step, and ``{output-name}``. None: the default datastore and ``dataset/{run-id}/{output-name}``.
     :param source: Local folder that holds the output when the script has ended; None: a scratch folder.
-    :param partition_format: Not offered yet; only None.
+    :param partition_format: What the paths of its files say; see :class:`.PartitionFormat`.
 
     :raises InvalidName: for a name v1 refuses too.
     :raises InvalidDeclaration: for a destination of another form. v1 says so only at run time.
@@ -85,7 +86,7 @@ class OutputFileDatasetConfig:
     name: str | None = None
     destination: tuple[Datastore | str | None, str] | None = None
     source: str | None = None
-    partition_format: None = None
+    partition_format: str | PartitionFormat | None = None
     mode: Literal["mount", "upload"] = field(default="mount", kw_only=True)
     overwrite: bool = field(default=False, kw_only=True)
     source_globs: tuple[str, ...] | None = field(default=None, kw_only=True)
@@ -95,8 +96,7 @@ class OutputFileDatasetConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", check_name(self.name, "output") if self.name else None)
         object.__setattr__(self, "destination", _destination(self.destination))
-        if self.partition_format is not None:
-            raise InvalidDeclaration("partition_format of an output is not offered yet; leave it None.")
+        object.__setattr__(self, "partition_format", as_partition_format(self.partition_format))
 
     def as_upload(
         self, overwrite: bool = False, source_globs: str | Sequence[str] | None = None
@@ -172,7 +172,9 @@ class OutputFileDatasetConfig:
         """
         sources = tuple(each.source for each in references)
         workspace = Workspace(references[0].conn_id)
-        return self.table.of(sources, workspace) if self.table else FileDataset(sources, in_workspace=workspace)
+        if self.table:
+            return self.table.of(sources, workspace)
+        return FileDataset(sources, partition_format=as_partition_format(self.partition_format), in_workspace=workspace)
 
     def _input(self, name: str | None, mode: str) -> DatasetConsumptionConfig:
         return DatasetConsumptionConfig(name, self, mode=mode)
@@ -181,7 +183,10 @@ class OutputFileDatasetConfig:
         self, form: TableFormat, include_path: bool, partition_format: str | None, path_glob: str | None
     ) -> OutputTabularDatasetConfig:
         table = OutputTable(
-            format=form, include_path=include_path, partition_format=partition_format, path_glob=path_glob
+            format=form,
+            include_path=include_path,
+            partition_format=as_partition_format(partition_format),
+            path_glob=path_glob,
         )
         known = {each.name: getattr(self, each.name) for each in fields(self)}
         return self._tabular()(**{**known, "table": table})

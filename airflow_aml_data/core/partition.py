@@ -110,6 +110,14 @@ class PartitionFormat:
         return InvalidDeclaration(f'Invalid part "{{{part}}}" in partition_format "{self.text}". {why}')
 
 
+def as_partition_format(value: str | PartitionFormat | None) -> PartitionFormat | None:
+    """A partition format as it may be given, checked.
+
+    :raises InvalidDeclaration: for a bad one.
+    """
+    return value if value is None or isinstance(value, PartitionFormat) else PartitionFormat(value)
+
+
 def _parts(text: str) -> Iterator[tuple[str, bool]]:
     """A format cut into single characters, and the insides of its braces, which are told apart by True."""
     unpaired = InvalidDeclaration(f'Invalid partition_format "{text}". Brackets must is pair and cannot be nested')

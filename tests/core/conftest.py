@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from airflow_aml_data import Workspace
 from airflow_aml_data.core.catalog import Catalog
 from tests.core.steps import Steps
+from tests.core.web_server import WebServer, web_server
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +31,10 @@ def steps(workspace: Workspace, tmp_path: Path, empty_catalog: Path) -> Steps:
     home.mkdir(parents=True, exist_ok=True)
     shutil.copy(empty_catalog, home / "catalog.db")
     return Steps(workspace, tmp_path)
+
+
+@pytest.fixture
+def web() -> Iterator[WebServer]:
+    """A web server on this machine, with nothing on it."""
+    with web_server() as server:
+        yield server

@@ -1,0 +1,177 @@
+"""What a dataset can be made of, as its author writes it: paths on datastores, public addresses, and v2's ``azureml:`` forms.
+
+Source: v1, semantics section 4; the forms of v2, section 3.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from airflow_aml_data.core.connect import ConnectedWorkspace
+from airflow_aml_data.core.definition import Definition, OutputSource, Source, StorePath, WebPath
+from airflow_aml_data.core.identity import check_relative_path
+from airflow_aml_data.core.sampling import is_template
+from airflow_aml_data.core.storage.web import check_url
+from airflow_aml_data.core.workspace import DataPath, Datastore, Workspace
+from airflow_aml_data.errors import InvalidDeclaration
+
+_AZURE_STORAGE = re.compile(r"(adl|wasbs?|abfss?)://", re.IGNORECASE)
+_WEB = re.compile(r"https?://", re.IGNORECASE)
+_SHORT = re.compile(r"azureml://datastores/([^/]+)/paths/(.+)", re.DOTALL)
+_LONG = re.compile(
+    r"azureml://subscriptions/([^/]+)/resourcegroups/([^/]+)(?:/providers/[^/]+)?/workspaces/([^/]+)/datastores/([^/]+)/paths/(.+)",
+    re.DOTALL | re.IGNORECASE,
+)
+_ASSET = re.compile(r"azureml:(?!/)([^/:@]+)(?::([^/:@]+)|@(latest))")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkspacePath:
+    """v2's long address of a path, which also names the workspace; that name is checked when the path is used."""
+
+    subscription_id: str
+    resource_group: str
+    workspace_name: str
+    datastore: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataAsset:
+    """v2's ``azureml:name:version``: the files of a registered dataset, looked up when they are used.
+
+    :param version: A number, ``"latest"`` or a template.
+    """
+
+    name: str
+    version: int | str
+
+
+DeclaredSource = DataPath | WebPath | WorkspacePath | DataAsset | OutputSource
+
+
+def declared_sources(path: Any) -> tuple[DeclaredSource, ...]:
+    """The ``path`` argument of a dataset.
+
+    :param path: A ``DataPath``, a ``(Datastore, str)`` tuple, text that begins with ``http://``, ``https://`` or
+        ``azureml:``, or a list of them; public addresses and paths on datastores do not mix.
+    :raises InvalidDeclaration: for anything else, with v1's words.
+    """
+    each_path = path if isinstance(path, list) else [path]
+    sources = tuple(_declared_source(each) for each in each_path)
+    if not sources:
+        raise InvalidDeclaration(_wrong_path(path))
+    if len({isinstance(each, WebPath) for each in sources}) > 1:
+        raise InvalidDeclaration(_wrong_path(path, "Public addresses and paths on datastores do not mix. "))
+    workspaces = {each.datastore.workspace.conn_id for each in sources if isinstance(each, DataPath)}
+    if any(isinstance(each, WorkspacePath | DataAsset) for each in sources):
+        workspaces.add(Workspace().conn_id)
+    if len(workspaces) > 1:
+        raise InvalidDeclaration(
+            f"One dataset cannot span workspaces: its paths are in {', '.join(sorted(workspaces))}."
+        )
+    return sources
+
+
+def settled_sources(
+    workspace: ConnectedWorkspace, sources: Sequence[DeclaredSource], *, is_file: bool = False
+) -> tuple[Source, ...]:
+    """Sources with every name looked up.
+
+    :param is_file: Paths name files for certain: nothing is listed.
+    :raises DatasetNotFound, DatastoreNotFound: for a name the workspace does not know.
+    :raises InvalidDeclaration: for a path in another workspace.
+    """
+    return tuple(found for each in sources for found in _settled(workspace, each, is_file))
+
+
+def _declared_source(path: Any) -> DeclaredSource:
+    match path:
+        case DataPath():
+            return path
+        case (Datastore() as datastore, str(relative)):
+            return DataPath(datastore, relative)
+        case tuple():
+            raise InvalidDeclaration(
+                "Invalid tuple for path. Please make sure the tuple consists of a datastore and a path/SQL query, "
+                f"found {path!r}."
+            )
+        case str() if _WEB.match(path):
+            return WebPath(path if is_template(path) else check_url(path))
+        case str() if path.startswith("azureml:"):
+            return _v2_source(path)
+        case str() if _AZURE_STORAGE.match(path):
+            raise InvalidDeclaration(
+                f"{path!r} is an address of Azure storage. Declare a datastore for it in the workspace's connection, and "
+                "give (datastore, path)."
+            )
+    raise InvalidDeclaration(_wrong_path(path))
+
+
+def _v2_source(path: str) -> DeclaredSource:
+    if found := _SHORT.fullmatch(path):
+        return DataPath(Datastore(Workspace(), found[1]), unquote(found[2]))
+    if found := _LONG.fullmatch(path):
+        subscription, group, workspace, datastore, relative = found.groups()
+        return WorkspacePath(
+            subscription_id=subscription,
+            resource_group=group,
+            workspace_name=workspace,
+            datastore=datastore,
+            path=check_relative_path(unquote(relative)),
+        )
+    found = _ASSET.fullmatch(path)
+    version = found and (found[2] or found[3])
+    if not found or not version or not (version == "latest" or is_template(version) or version.isdecimal()):
+        raise InvalidDeclaration(
+            f"{path!r} is no address this release reads. Allowed: azureml://datastores/NAME/paths/PATH, the same after "
+            "azureml://subscriptions/ID/resourcegroups/NAME/workspaces/NAME, azureml:DATASET:NUMBER and azureml:DATASET@latest."
+        )
+    return DataAsset(found[1], version)
+
+
+def _settled(workspace: ConnectedWorkspace, source: DeclaredSource, is_file: bool) -> Iterator[Source]:
+    match source:
+        case DataPath():
+            yield StorePath(workspace.datastore_name(source.datastore.declared_name), source.path, is_file)
+        case WorkspacePath():
+            _check_workspace(workspace, source)
+            yield StorePath(workspace.datastore_name(source.datastore), source.path, is_file)
+        case DataAsset():
+            yield from _asset_sources(workspace, source)
+        case WebPath(url):
+            yield WebPath(check_url(url))
+        case OutputSource():
+            yield source
+
+
+def _check_workspace(workspace: ConnectedWorkspace, source: WorkspacePath) -> None:
+    for key in ("subscription_id", "resource_group", "workspace_name"):
+        here, there = getattr(workspace.config, key), getattr(source, key)
+        if here and here.lower() != there.lower():
+            raise InvalidDeclaration(
+                f"The address of {source.path!r} names {key} {there!r}, and connection {workspace.config.name!r} is of {here!r}. "
+                "Use a connection of that workspace, or declare the datastore in this one: azureml://datastores/NAME/paths/PATH."
+            )
+
+
+def _asset_sources(workspace: ConnectedWorkspace, asset: DataAsset) -> tuple[Source, ...]:
+    known = Definition.from_json(workspace.catalog.get_dataset(asset.name, asset.version).definition)
+    if known.is_tabular or known.made_of or known.operations:
+        raise InvalidDeclaration(
+            f"Dataset {asset.name!r} version {asset.version} is more than a list of files: a table, or files that were chosen. "
+            "Take it as it is: Dataset.get_by_name(workspace, name, version)."
+        )
+    return known.sources
+
+
+def _wrong_path(path: Any, hint: str = "") -> str:
+    return (
+        "Invalid argument type for `path`. Give a DataPath, a (Datastore, str) tuple, a public http(s) URL, v2's azureml: form, "
+        f"or a non-empty list of them, found {path!r}. {hint}"
+        "Local files are uploaded first: datastore.upload(src_dir, target_path)."
+    )
