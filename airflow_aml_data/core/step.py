@@ -21,6 +21,7 @@ from airflow_aml_data.core.outputs import OutputReference
 from airflow_aml_data.core.plan import StepDeclaration, StepPlan, plan_step
 from airflow_aml_data.core.scratch import scratch_folder
 from airflow_aml_data.core.stage import stage_step
+from airflow_aml_data.core.storage.web import shown
 from airflow_aml_data.errors import AmlDataError, StepFailed, StorageError
 
 log = logging.getLogger(__name__)
@@ -186,6 +187,6 @@ def _source(definition: Definition) -> str:
     if definition.made_of:
         return f"{definition.made_of.target.kind} files made of {_source(definition.made_of.table)}"
     where = ", ".join(
-        each.url if isinstance(each, WebPath) else f"{each.datastore}:{each.path}" for each in definition.sources
+        shown(each.url) if isinstance(each, WebPath) else f"{each.datastore}:{each.path}" for each in definition.sources
     )
     return "{} version {}, {}".format(*definition.registered, where) if definition.registered else where

@@ -58,13 +58,13 @@ class TestPaths:
             ("zero", ["/zero"]),
         ],
     )
-    def test_v1_table(self, datastore, path, found):
+    def test_g57_v1_table(self, datastore, path, found):
         """Semantics section 4, G57."""
         assert files(datastore, path).to_path() == found
         assert Dataset.File.from_files(DataPath(datastore, path)).to_path() == found
 
     @pytest.mark.parametrize("path", ["missing", "missing/", "dog/*.png", "**", "DOG/1.jpg"])
-    def test_no_match_is_an_error_on_use(self, datastore, path):
+    def test_g58_no_match_is_an_error_on_use(self, datastore, path):
         """G58."""
         made = files(datastore, path)
         with pytest.raises(FilesNotFound, match="The requested stream was not found"):

@@ -35,7 +35,7 @@ def copies(made, folder, **options):
 
 
 class TestLists:
-    def test_paths_are_whole_and_copies_keep_what_they_do_not_share(self, animals, datastore, tmp_path):
+    def test_g57_paths_are_whole_and_copies_keep_what_they_do_not_share(self, animals, datastore, tmp_path):
         """A8; semantics section 9: folders below the common prefix are kept, files that share a base name both kept."""
         made = Dataset.File.from_files(
             [
