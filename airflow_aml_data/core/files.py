@@ -86,9 +86,11 @@ def find_files(
 
 
 def dataset_paths(workspace: ConnectedWorkspace, definition: Definition) -> list[str]:
-    """The paths of the files inside the dataset, or of several sources, from which nothing is left out."""
+    """The paths of the files inside the dataset; those of a list of paths whole. Source: v1, semantics section 4."""
+    sources = definition.sources
+    whole = len(sources) > 1 and not any(isinstance(each, OutputSource) for each in sources)
     placements = find_files(workspace, definition).placements
-    return [shown_path(each.file) if len(definition.sources) > 1 else f"/{each.target}" for each in placements]
+    return [shown_path(each.file) if whole else f"/{each.target}" for each in placements]
 
 
 @contextmanager

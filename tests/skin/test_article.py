@@ -174,7 +174,7 @@ def test_the_articles_snippets_run_as_one_dag(
     assert trained["raw"] == ["/1.jpg", "/2.jpg"]
     assert 60 <= trained["train"] + trained["test"] <= 140
     assert trained["train"] > 2 * trained["test"] > 0
-    listed = [f"animals/{each}.jpg" for each in ("cat/a", "cat/b", "dog/1", "dog/2")]
+    listed = [f"{each}.jpg" for each in ("cat/a", "cat/b", "dog/1", "dog/2")]
     assert finished.xcom("train_animals") == {"train": listed, "test": listed}
     assert finished.xcom("use_data") == {"read": "Step 1's output"}
     prepared = finished.xcom("prep_data", "output_1")
