@@ -102,16 +102,20 @@ class _Table:
         self.include_path = False
         self.partition_format: str | None = None
         try:
-            known = yaml.safe_load(content)
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+            has_alias = any(isinstance(each, yaml.AliasEvent) for each in yaml.parse(content, yaml.SafeLoader))
+            known: Any = None if has_alias else yaml.safe_load(content)
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise InvalidDeclaration(f"It is not YAML: {error}.") from error
+        if has_alias:
+            raise InvalidDeclaration("It holds a YAML alias (*name), which may stand for very much. Write it out.")
         _check_keys("It", known, _KEYS)
         if known.get("type", "mltable") != "mltable":
             raise InvalidDeclaration(f"type is {_brief(known['type'])}; allowed: 'mltable'.")
         self.paths = [_path(each) for each in _list("paths", known.get("paths"))]
         traits = known.get("traits") or {}
         _check_keys("traits", traits, ("timestamp_column",))
-        self.timestamp: str | None = traits.get("timestamp_column")
+        timestamp = traits.get("timestamp_column")
+        self.timestamp = None if timestamp is None else _names("timestamp_column", timestamp)[0]
         for each in _list("transformations", known.get("transformations")):
             self._transform(*_named(each))
         if not self.reader:
@@ -219,11 +223,10 @@ def _column_type(value: Any) -> dict[str, Any]:
         raise InvalidDeclaration(f"column_type is {_brief(name)}; allowed: {', '.join(_COLUMN_TYPES)}.")
     options = {} if given is None or (name == "boolean" and _are_usual(given)) else given
     _check_keys(f"column_type {name}", options, {"datetime": ("formats",), "float": ("decimal_mark",)}.get(name, ()))
-    formats = options.get("formats") or []
     return {
         "kind": _COLUMN_TYPES[name],
         "decimal_mark": options.get("decimal_mark", "."),
-        "formats": [formats] if isinstance(formats, str) else list(formats),
+        "formats": list(_names("formats", options["formats"])) if "formats" in options else [],
     }
 
 
@@ -239,7 +242,7 @@ def _are_usual(options: Any) -> bool:
 def _names(what: str, value: Any) -> tuple[str, ...]:
     names = [value] if isinstance(value, str) else value
     if not isinstance(names, list) or not names or not all(isinstance(each, str) for each in names):
-        raise InvalidDeclaration(f"{what} is the name of a column or a list of names, found {_brief(value)}.")
+        raise InvalidDeclaration(f"{what} is a name or a list of names, found {_brief(value)}.")
     return tuple(names)
 
 

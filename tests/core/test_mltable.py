@@ -201,6 +201,7 @@ class TestWhatIsRefused:
             ("a: [", "not YAML"),
             (b"\xff\xfe\xff", "not YAML"),
             ("!!python/object/apply:os.system ['true']", "not YAML"),
+            ("metadata: 2024-13-45\n", "not YAML"),
             ("type: csv\n", "allowed: 'mltable'"),
             (HEAD + "colour: red\n", "unknown keys 'colour'"),
             (HEAD + "paths: []\n", "paths is a list that is not empty"),
@@ -217,7 +218,7 @@ class TestWhatIsRefused:
             (table(["file: a"], READ + "  - shuffle: 5\n"), "Unknown transformation 'shuffle'"),
             (table(["file: a"], READ + "  - take: -1\n"), "count must be a positive integer"),
             (table(["file: a"], READ + "  - take: {a: 1}\n"), "count must be a positive integer"),
-            (table(["file: a"], READ + "  - keep_columns: 5\n"), "name of a column"),
+            (table(["file: a"], READ + "  - keep_columns: 5\n"), "a name or a list of names"),
             (table(["file: a"], READ + "  - filter: 'a +'\n"), "cannot be read"),
             (table(["file: a"], READ + "  - filter: 5\n"), "A filter is text"),
             (table(["file: a"], READ + "  - take_random_sample: 0.5\n"), "keys and values"),
@@ -244,7 +245,16 @@ class TestWhatIsRefused:
                 ),
                 "unknown keys 'true_values'",
             ),
-            (HEAD + "paths: &a [*a, *a]\n" + READ, "One name"),
+            (
+                table(
+                    ["file: a"],
+                    READ + "  - convert_column_types: [{columns: a, column_type: {datetime: {formats: 5}}}]\n",
+                ),
+                "formats is a name",
+            ),
+            (table(["file: a"], READ + "traits: {timestamp_column: 5}\n"), "timestamp_column is a name"),
+            (table(["file: a"], READ + "traits: {index_columns: a}\n"), "unknown keys 'index_columns'"),
+            (HEAD + "paths: &a [*a, *a]\n" + READ, "YAML alias"),
         ],
     )
     def test_when_it_is_read_with_what_is_allowed(self, described, content, message):
