@@ -15,6 +15,7 @@ from airflow_aml_data.core.files import DatasetFiles, find_files
 from airflow_aml_data.core.plan import PlannedInput, PlannedOutput, Slot, StepPlan, is_reserved_variable
 from airflow_aml_data.core.protocol import RUN_FILE_VARIABLE, RunFile, RunInput
 from airflow_aml_data.core.scratch import show_at
+from airflow_aml_data.core.storage.base import FileSource
 from airflow_aml_data.core.transfer import Meter, readable_bytes, refuse_collisions
 from airflow_aml_data.errors import FilesExist, InvalidDeclaration
 
@@ -125,7 +126,7 @@ def _stage_input(
         show_at(planned.name, folder, shown, scratch)
     path = shown / files.placements[0].target if files.single_file else shown
     if mounted:
-        read_only += [path, *_linked_folder(folder, files)]
+        read_only += [path, *_linked_folders(folder, files)]
     return RunInput(mode=planned.mode, path=str(path), dataset=definition)
 
 
@@ -162,13 +163,16 @@ def _make_room(name: str, place: Path) -> None:
         )
 
 
-def _linked_folder(folder: Path, files: DatasetFiles) -> list[Path]:
-    """The stored folder that holds the files of an input whose files are symbolic links."""
+def _linked_folders(folder: Path, files: DatasetFiles) -> list[Path]:
+    """The stored folders, one of each place, that hold the files of an input whose files are symbolic links."""
     if folder.is_symlink():
         return []
-    links = [folder / each.target for each in files.placements]
-    stored = {os.path.dirname(os.path.realpath(each)) for each in links if each.is_symlink()}  # noqa: PTH120
-    return [Path(os.path.commonpath(stored))] if stored else []
+    stored: dict[FileSource, set[str]] = {}
+    for source, group in files.groups:
+        links = [folder / each.target for each in group]
+        found = {os.path.dirname(os.path.realpath(each)) for each in links if each.is_symlink()}  # noqa: PTH120
+        stored.setdefault(source, set()).update(found)
+    return [Path(os.path.commonpath(each)) for each in stored.values() if each]
 
 
 def _output_folder(workspace: ConnectedWorkspace, plan: StepPlan, planned: PlannedOutput, scratch: Path) -> Path:

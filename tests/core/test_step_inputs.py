@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_aml_data import Dataset
+from airflow_aml_data import Dataset, Datastore
 from airflow_aml_data.core.outputs import OutputFileDatasetConfig
 from airflow_aml_data.errors import (
     InvalidDeclaration,
@@ -30,6 +30,30 @@ class TestInputs:
         steps.run(READ, arguments=[json.loads(json.dumps(made.to_json()))], task_id="two")
 
         assert steps.lines == ["a.txt new a.txt", "a.txt new a.txt"]
+
+    def test_files_mounted_from_two_places_leave_what_lies_around_them_writable(self, steps, monkeypatch, request):
+        """Both on another file system than the step's scratch folder, so that files are linked by name."""
+        folder = tempfile.TemporaryDirectory(dir="/dev/shm")
+        request.addfinalizer(folder.cleanup)
+        roots = {name: Path(folder.name, name) for name in ("one", "two")}
+        stores = {name: {"kind": "local", "root": str(root)} for name, root in roots.items()}
+        connection = {"conn_type": "azureml", "extra": {"datastores": stores}}
+        monkeypatch.setenv("AIRFLOW_CONN_AZUREML_DEFAULT", json.dumps(connection))
+        for name, root in roots.items():
+            root.mkdir()
+            (root / name).write_text("old")
+        both = Dataset.File.from_files([(Datastore(steps.workspace, name), "*") for name in stores])
+        script = """
+            import os, sys
+            open(sys.argv[2], "w")
+            for name in ("one", "two"):
+                try: open(os.path.join(sys.argv[1], name), "w")
+                except OSError as error: print(name, error.strerror)
+        """
+
+        steps.run(script, arguments=[both.as_mount(), f"{folder.name}/beside"])
+
+        assert steps.lines == ["one Read-only file system", "two Read-only file system"]
 
     @pytest.mark.parametrize("below", [None, "/dev/shm"], ids=["one file system", "two file systems"])
     @pytest.mark.parametrize("path", ["data", "data/*.txt", "data/a.txt"])
