@@ -39,16 +39,18 @@ _NOT_IN_VARIABLE = re.compile(r"[^A-Za-z0-9_]")
 class StepDeclaration:
     """A step as its author declared it, templates rendered and references resolved.
 
-    :param source_directory: Absolute; the script and everything it imports from beside it.
-    :param script_name: Relative to ``source_directory``.
+    :param command: What is run: text, numbers, inputs, outputs. See :func:`script_command`.
+    :param shell: Whether ``command`` is put together, with spaces, to one text for a shell; else each is one argument.
+    :param title: What the log calls it; ``""``: the command as it is written.
+    :param source_directory: Absolute; a copy of it is the working directory. None: that is an empty folder.
     :param parameters: v1's ``params``: become environment variables ``AML_PARAMETER_{name}``.
     """
 
     run: StepRun
-    source_directory: Path
-    script_name: str
-    interpreter: str
-    arguments: Sequence[Any] = ()
+    command: Sequence[Any]
+    shell: bool = False
+    title: str = ""
+    source_directory: Path | None = None
     inputs: Sequence[Any] = ()
     outputs: Sequence[Any] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -57,16 +59,16 @@ class StepDeclaration:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """The place of an input or output in the argument list."""
+    """The place of an input or output in the command."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeclaredData:
-    """The inputs and outputs a step declares, each once and with a name, and its arguments with slots for them."""
+    """The inputs and outputs a step declares, each once and with a name, and its command with slots for them."""
 
-    arguments: tuple[Any, ...]
+    command: tuple[Any, ...]
     inputs: Mapping[str, DatasetConsumptionConfig]
     outputs: Mapping[str, OutputFileDatasetConfig]
 
@@ -101,10 +103,10 @@ class StepPlan:
     """Everything a step needs, with nothing left to look up."""
 
     run: StepRun
-    source_directory: Path
-    script_name: str
-    interpreter: str
-    arguments: Sequence[str | Slot]
+    command: Sequence[str | Slot]
+    shell: bool
+    title: str
+    source_directory: Path | None
     inputs: Sequence[PlannedInput]
     outputs: Sequence[PlannedOutput]
     environment_variables: Mapping[str, str]
@@ -115,16 +117,16 @@ def plan_step(workspace: ConnectedWorkspace, declared: StepDeclaration) -> StepP
 
     :raises UserError: for anything the author has to change. Nothing has been moved then.
     """
-    data = declared_data(declared.arguments, declared.inputs, declared.outputs)
-    check_script(declared.source_directory, declared.script_name)
+    data = declared_data(declared.command, declared.inputs, declared.outputs)
+    command = [each if isinstance(each, Slot) else _text(each, "argument") for each in data.command]
     inputs = [_plan_input(workspace, name, each, declared.run.run_key) for name, each in data.inputs.items()]
     _refuse_nested(inputs)
     return StepPlan(
         run=declared.run,
+        command=command,
+        shell=declared.shell,
+        title=declared.title or " ".join(f"${each.name}" if isinstance(each, Slot) else each for each in command),
         source_directory=declared.source_directory,
-        script_name=declared.script_name,
-        interpreter=declared.interpreter,
-        arguments=[each if isinstance(each, Slot) else _text(each, "argument") for each in data.arguments],
         inputs=inputs,
         outputs=[_plan_output(workspace, name, each, declared.run) for name, each in data.outputs.items()],
         environment_variables=_variables(declared),
@@ -132,14 +134,14 @@ def plan_step(workspace: ConnectedWorkspace, declared: StepDeclaration) -> StepP
 
 
 def declared_data(
-    arguments: Sequence[Any],
+    command: Sequence[Any],
     inputs: Sequence[Any],
     outputs: Sequence[Any],
     *,
     same: Callable[[Any, Any], bool] = operator.eq,
     not_yet_known: tuple[type, ...] = (),
 ) -> DeclaredData:
-    """Collect what a step reads and writes from its arguments, inputs and outputs.
+    """Collect what a step reads and writes from its command (or its arguments alone), inputs and outputs.
 
     :param same: When two things of one name are the same thing.
     :param not_yet_known: Types of arguments whose values come when the step runs.
@@ -159,7 +161,7 @@ def declared_data(
             raise InvalidDeclaration(f"outputs takes OutputFileDatasetConfig objects, found {each!r}.")
         _add(written, each, same)
     places: list[Any] = []
-    for each in arguments:
+    for each in command:
         if isinstance(each, OutputFileDatasetConfig):
             places.append(_add(written, each, same))
         elif isinstance(each, DatasetConsumptionConfig | OutputReference | Mapping):
@@ -179,8 +181,17 @@ def declared_data(
         raise WiringError(f"[{name}] names an input and an output of one step. Give one of them another name.")
     slots = {id(each): Slot(name) for named in (named_inputs, named_outputs) for name, each in named.items()}
     return DeclaredData(
-        arguments=tuple(slots.get(id(each), each) for each in places), inputs=named_inputs, outputs=named_outputs
+        command=tuple(slots.get(id(each), each) for each in places), inputs=named_inputs, outputs=named_outputs
     )
+
+
+def script_command(source_directory: Path, script_name: str, interpreter: str, arguments: Sequence[Any]) -> list[Any]:
+    """The command that runs a Python script.
+
+    :raises UserError: see :func:`check_script`.
+    """
+    check_script(source_directory, script_name)
+    return [interpreter, script_name, *arguments]
 
 
 def check_script(source_directory: Path, script_name: str) -> None:

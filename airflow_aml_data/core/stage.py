@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,7 +48,10 @@ def stage_step(workspace: ConnectedWorkspace, plan: StepPlan, scratch: Path) -> 
     :raises UserError: for inputs that are missing or changed, sources over v1's limits, or a path that is taken.
     """
     work = scratch / "work"
-    _snapshot(plan.source_directory, work)
+    if plan.source_directory:
+        _snapshot(plan.source_directory, work)
+    else:
+        work.mkdir()
     read_only: list[Path] = []
     inputs = {each.name: _stage_input(workspace, each, scratch, read_only) for each in plan.inputs}
     outputs = {each.name: _output_folder(workspace, plan, each, scratch) for each in plan.outputs}
@@ -66,16 +70,23 @@ def stage_step(workspace: ConnectedWorkspace, plan: StepPlan, scratch: Path) -> 
         metrics_file=str(metrics),
     )
     run_file.write(scratch / "run.json")
-    values = {name: each.path or each.dataset["id"] for name, each in inputs.items()} | dict(run_file.outputs)
-    arguments = [values[each.name] if isinstance(each, Slot) else each for each in plan.arguments]
     command = Command(
-        arguments=[plan.interpreter, plan.script_name, *arguments],
+        arguments=_command_line(plan, run_file),
         folder=work,
         environment=_environment(plan, run_file, scratch),
         read_only=read_only,
         writable=[_writable(each, read_only) for each in outputs.values()],
     )
     return StagedStep(command=command, output_paths=outputs, metrics_file=metrics)
+
+
+def _command_line(plan: StepPlan, run_file: RunFile) -> list[str]:
+    """What is started: the inputs and outputs are their local paths, quoted where a shell reads them."""
+    values = {name: each.path or each.dataset["id"] for name, each in run_file.inputs.items()} | dict(run_file.outputs)
+    if not plan.shell:
+        return [values[each.name] if isinstance(each, Slot) else each for each in plan.command]
+    words = [shlex.quote(values[each.name]) if isinstance(each, Slot) else each for each in plan.command]
+    return ["bash", "-c", " ".join(words)]
 
 
 def _snapshot(source: Path, work: Path) -> None:

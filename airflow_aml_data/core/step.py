@@ -78,7 +78,7 @@ def run_step(
         staged = stage_step(workspace, plan, scratch)
         code = compute.run(staged.command, on_line)
         if code != 0:
-            raise StepFailed(plan.script_name, code)
+            raise StepFailed(plan.title, code)
         metrics = read_metrics(staged.metrics_file)
         _claim(workspace, plan)  # still ours? Another may have taken over while this machine was suspended
         return StepResult(commit_step(workspace, plan, staged.output_paths, existing), metrics)
@@ -177,7 +177,7 @@ def _renewal(catalog: Catalog, run: StepRun) -> Iterator[None]:
 def describe(plan: StepPlan) -> list[str]:
     """The lines a step's log begins with: what it is, and for each input and output a line that says where it lies."""
     return [
-        f"Step run {plan.run.id}: {plan.script_name}",
+        f"Step run {plan.run.id}: {plan.title}",
         *(f"Reads {each.name!r} ({each.mode}): {_source(each.definition)}" for each in plan.inputs),
         *(f"Writes {each.name!r} ({each.mode}): {each.datastore}:{each.path}" for each in plan.outputs),
     ]

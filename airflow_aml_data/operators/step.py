@@ -13,7 +13,14 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_aml_data.core.compute.local import LocalCompute
 from airflow_aml_data.core.identity import StepRun
-from airflow_aml_data.core.plan import DeclaredData, StepDeclaration, check_script, declared_data, workspace_of
+from airflow_aml_data.core.plan import (
+    DeclaredData,
+    StepDeclaration,
+    check_script,
+    declared_data,
+    script_command,
+    workspace_of,
+)
 from airflow_aml_data.core.sampling import is_template
 from airflow_aml_data.core.workspace import Workspace
 from airflow_aml_data.errors import InvalidDeclaration, UserError
@@ -109,10 +116,11 @@ class PythonScriptStepOperator(BaseOperator):
         try:
             declared = StepDeclaration(
                 run=run,
+                command=script_command(
+                    self._sources(), self.script_name, interpreter_for(self.runconfig), self.arguments
+                ),
+                title=self.script_name,
                 source_directory=self._sources(),
-                script_name=self.script_name,
-                interpreter=interpreter_for(self.runconfig),
-                arguments=self.arguments,
                 inputs=self.inputs,
                 outputs=self.outputs,
                 parameters=self.script_params,

@@ -73,9 +73,8 @@ def hand_over(workspace: ConnectedWorkspace, folder: Path, size_bytes: int) -> t
     def step(script: Script, inputs: Sequence[object] = (), outputs: Sequence[object] = ()) -> list[OutputReference]:
         declared = StepDeclaration(
             run=StepRun(dag_id="bench", run_id="bench", task_id="step", unique=str(uuid.uuid4())),
+            command=[sys.executable, "step.py"],
             source_directory=folder / "sources",
-            script_name="step.py",
-            interpreter=sys.executable,
             inputs=inputs,
             outputs=outputs,
         )

@@ -18,7 +18,7 @@ from airflow_aml_data.core.compute.local import LocalCompute
 from airflow_aml_data.core.connect import ConnectedWorkspace
 from airflow_aml_data.core.identity import StepRun
 from airflow_aml_data.core.outputs import OutputFileDatasetConfig
-from airflow_aml_data.core.plan import StepDeclaration
+from airflow_aml_data.core.plan import StepDeclaration, script_command
 from airflow_aml_data.core.step import StepResult, run_step
 
 WRITE = """
@@ -79,12 +79,13 @@ class Steps:
         sources = self.folder / "sources" / f"{task_id}-{try_number}"
         sources.mkdir(parents=True, exist_ok=True)
         (sources / "script.py").write_text(dedent(script))
+        sources = more.pop("source_directory", sources)
+        script_name = more.pop("script_name", "script.py")
         return StepDeclaration(
             run=StepRun(dag_id="dag", run_id=run_id, task_id=task_id, try_number=try_number),
-            source_directory=more.pop("source_directory", sources),
-            script_name=more.pop("script_name", "script.py"),
-            interpreter=interpreter or sys.executable,
-            arguments=list(arguments),
+            command=script_command(sources, script_name, interpreter or sys.executable, arguments),
+            title=script_name,
+            source_directory=sources,
             **more,
         )
 

@@ -17,7 +17,7 @@ OUT = OutputFileDatasetConfig("out")
 
 def test_configs_in_arguments_count_as_inputs_and_outputs():
     data = declared_data(["--in", RAW, "--out", OUT, 5, None], [RAW], [OUT])
-    assert data.arguments == ("--in", Slot("raw"), "--out", Slot("out"), 5, None)
+    assert data.command == ("--in", Slot("raw"), "--out", Slot("out"), 5, None)
     assert list(data.inputs) == ["raw"]
     assert list(data.outputs) == ["out"]
 
@@ -30,7 +30,7 @@ def test_the_users_lists_are_not_changed():
 
 
 def test_text_that_looks_like_a_slot_stays_text():
-    assert declared_data(["DatasetConsumptionConfig:raw", "Slot(name='raw')", RAW], [], []).arguments[:2] == (
+    assert declared_data(["DatasetConsumptionConfig:raw", "Slot(name='raw')", RAW], [], []).command[:2] == (
         "DatasetConsumptionConfig:raw",
         "Slot(name='raw')",
     )
@@ -85,7 +85,7 @@ def plan(steps, **more):
 
 
 def test_arguments_become_text(steps):
-    assert plan(steps, arguments=[5, 0.5, None, True, "x"]).arguments == ["5", "0.5", "None", "True", "x"]
+    assert plan(steps, arguments=[5, 0.5, None, True, "x"]).command[2:] == ["5", "0.5", "None", "True", "x"]
 
 
 def test_params_become_environment_variables(steps):

@@ -11,7 +11,6 @@ from airflow_aml_data.core.step import describe
 
 
 def test_the_log_says_where_each_input_and_output_lies(datastore: Datastore, tmp_path: Path) -> None:
-    tmp_path.joinpath("train.py").touch()
     workspace = datastore.workspace
     iris = Dataset.Tabular.from_delimited_files(DataPath(datastore, "iris.csv"))
     iris.register(workspace, "iris")
@@ -19,13 +18,14 @@ def test_the_log_says_where_each_input_and_output_lies(datastore: Datastore, tmp
     run = StepRun(dag_id="d", run_id="r", task_id="t", map_index=-1, try_number=1, unique="u")
     declared = StepDeclaration(
         run=run,
-        source_directory=tmp_path,
-        script_name="train.py",
-        interpreter="python",
-        arguments=[
+        command=[
+            "python",
+            "train.py",
             images.as_named_input("images").as_mount(),
             OutputFileDatasetConfig("model", (None, "m")).as_upload(),
         ],
+        title="train.py",
+        source_directory=tmp_path,
         inputs=[Dataset.get_by_name(workspace, "iris").as_named_input("iris")],
     )
 
