@@ -42,6 +42,7 @@ class OutputSource:
 
     :param output_id: Its row in the catalog.
     :param path_glob: Only its files whose path inside the output matches; None: all.
+    :param folder: Where its files appear in the dataset; ``""``: at its root. Several outputs have one each.
     """
 
     output_id: str
@@ -50,6 +51,7 @@ class OutputSource:
     manifest: str
     manifest_digest: str
     path_glob: str | None = None
+    folder: str = ""
 
 
 Source = StorePath | WebPath | OutputSource

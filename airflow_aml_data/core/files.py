@@ -192,21 +192,32 @@ def _source_files(workspace: ConnectedWorkspace, source: Source, ignore_not_foun
             placement = Placement(next(web.list_files(url)), f"{web.folder}/{web.file_name}")
             return _SourceFiles(DatasetFiles.of(((web, (placement,)),), single_file=True), web.folder)
         case OutputSource():
-            return _SourceFiles(_output_files(workspace.storage(source.datastore), source), None)
+            files = _output_files(workspace.storage(source.datastore), source)
+            return _SourceFiles(_below(source.folder, files), None)
 
 
 def _together(found: Sequence[_SourceFiles]) -> DatasetFiles:
-    """Several sources: paths without the folder that all have in common, each output in a folder of its own, in order."""
-    width = len(str(len(found) - 1))
+    """Several sources, in order: paths without the folder that all have in common."""
     folders = [each.folder for each in found if each.folder is not None]
     one_place = len(folders) == len(found) and len({each.place for each in found}) == 1
     common = commonpath(folders) if one_place else ""
     flat = []
-    for ordinal, each in enumerate(found):
+    for each in found:
         files = _without(each.files, common)
-        folder = f"{ordinal:0{width}}/" if each.folder is None else ""
-        flat += [(store, one._replace(target=folder + one.target)) for store, group in files.groups for one in group]
+        flat += [(store, one) for store, group in files.groups for one in group]
     return DatasetFiles.of(_grouped(flat))
+
+
+def _below(folder: str, files: DatasetFiles) -> DatasetFiles:
+    """The files, in a folder."""
+    if not folder:
+        return files
+    return DatasetFiles.of(
+        tuple(
+            (source, tuple(each._replace(target=f"{folder}/{each.target}") for each in group))
+            for source, group in files.groups
+        )
+    )
 
 
 def _without(files: DatasetFiles, folder: str) -> DatasetFiles:

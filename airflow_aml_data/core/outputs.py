@@ -16,7 +16,7 @@ from airflow_aml_data.core.operations import DropColumns, KeepColumns
 from airflow_aml_data.core.partition import PartitionFormat, as_partition_format
 from airflow_aml_data.core.sampling import DeclaredOperation, Sampling, is_template
 from airflow_aml_data.core.workspace import Datastore, Workspace
-from airflow_aml_data.errors import InvalidDeclaration, InvalidPath
+from airflow_aml_data.errors import InvalidDeclaration, InvalidPath, WiringError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -165,12 +165,15 @@ class OutputFileDatasetConfig:
         check_dataset_name(name)
         return replace(self, registration=Registration(name=name, description=description or "", tags=check_tags(tags)))
 
-    def dataset_of(self, references: Sequence[OutputReference]) -> FileDataset | TabularDataset:
+    def dataset_of(
+        self, references: Sequence[OutputReference], *, of_many: bool = False
+    ) -> FileDataset | TabularDataset:
         """What the committed output holds, as the dataset that it was declared to be.
 
-        :param references: One; of a mapped step one for each of its runs, in order.
+        :param references: One; of several tasks one for each, in order.
+        :param of_many: A single reference stands for several tasks too, see :func:`as_dataset`.
         """
-        sources = tuple(each.source for each in references)
+        sources = _numbered(references) if of_many or len(references) > 1 else (references[0].source,)
         workspace = Workspace(references[0].conn_id)
         if self.table:
             return self.table.of(sources, workspace)
@@ -356,6 +359,24 @@ class OutputReference:
             )
         form = formats[endings.pop()]
         return OutputTable(format=form).of([self.source], Workspace(self.conn_id)).to_pandas_dataframe()
+
+
+def as_dataset(references: Sequence[OutputReference]) -> FileDataset:
+    """The files of the outputs that several tasks wrote, as one dataset.
+
+    Each output's files lie below a folder of its own, named by its zero-padded number, so that sorted names are in the
+    given order; also when there is one output only.
+
+    :raises WiringError: for outputs of several workspaces.
+    """
+    return FileDataset(_numbered(references), in_workspace=Workspace(references[0].conn_id))
+
+
+def _numbered(references: Sequence[OutputReference]) -> tuple[OutputSource, ...]:
+    if len(conn_ids := sorted({each.conn_id for each in references})) > 1:
+        raise WiringError(f"Outputs of several workspaces cannot be one input: {', '.join(conn_ids)}.")
+    width = len(str(len(references) - 1))
+    return tuple(replace(each.source, folder=f"{number:0{width}}") for number, each in enumerate(references))
 
 
 def _destination(value: Any) -> tuple[Datastore | str | None, str] | None:

@@ -16,7 +16,7 @@ from airflow_aml_data.core.connect import ConnectedWorkspace
 from airflow_aml_data.core.datasets import AbstractDataset, DatasetConsumptionConfig
 from airflow_aml_data.core.definition import Definition
 from airflow_aml_data.core.identity import StepRun
-from airflow_aml_data.core.outputs import OutputFileDatasetConfig, OutputReference
+from airflow_aml_data.core.outputs import OutputFileDatasetConfig, OutputReference, as_dataset
 from airflow_aml_data.core.protocol import RUN_FILE_VARIABLE
 from airflow_aml_data.core.workspace import Datastore, Workspace
 from airflow_aml_data.errors import FilesNotFound, InvalidDeclaration, InvalidPath, WiringError
@@ -164,7 +164,7 @@ def declared_data(
     for each in command:
         if isinstance(each, OutputFileDatasetConfig):
             places.append(_add(written, each, same))
-        elif isinstance(each, DatasetConsumptionConfig | OutputReference | Mapping):
+        elif isinstance(each, DatasetConsumptionConfig | OutputReference | Mapping) or _is_list_of_references(each):
             places.append(_add(read, _as_input(each), same))
         elif isinstance(each, AbstractDataset):
             raise InvalidDeclaration(
@@ -214,10 +214,10 @@ def _as_input(value: Any) -> DatasetConsumptionConfig:
         return value
     if isinstance(value, OutputFileDatasetConfig):
         return value.as_input()
-    if isinstance(value, Mapping):  # a reference that a task passed on as plain JSON
-        value = OutputReference.from_json(value)
-    if isinstance(value, OutputReference):
-        return DatasetConsumptionConfig(None, value.as_dataset(), mode="mount")
+    if isinstance(value, OutputReference | Mapping):
+        return DatasetConsumptionConfig(None, _reference(value).as_dataset(), mode="mount")
+    if _is_list_of_references(value):
+        return DatasetConsumptionConfig(None, as_dataset([_reference(each) for each in value]), mode="mount")
     if isinstance(value, AbstractDataset):
         raise InvalidDeclaration(
             f"{value!r} cannot be directly used as a step's input. Please call the as_named_input method on it, "
@@ -225,6 +225,21 @@ def _as_input(value: Any) -> DatasetConsumptionConfig:
         )
     raise InvalidDeclaration(
         f"inputs takes named datasets and outputs of other steps, found {type(value).__name__}: {value!r}."
+    )
+
+
+def _reference(value: OutputReference | Mapping[str, Any]) -> OutputReference:
+    """The reference, also one that a task passed on as plain JSON."""
+    return value if isinstance(value, OutputReference) else OutputReference.from_json(value)
+
+
+def _is_list_of_references(value: Any) -> bool:
+    """Whether it is what a mapped task wrote: the lazy sequence that Airflow hands over, or a list of it."""
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, str | bytes)
+        and len(value) > 0
+        and all(isinstance(each, OutputReference | Mapping) for each in value)
     )
 
 

@@ -6,16 +6,18 @@ import json
 import os
 import signal
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from airflow_aml_data import Dataset, Datastore
-from airflow_aml_data.core.outputs import OutputFileDatasetConfig
+from airflow_aml_data.core.outputs import OutputFileDatasetConfig, as_dataset
 from airflow_aml_data.errors import (
     InvalidDeclaration,
     InvalidPath,
     UserError,
+    WiringError,
 )
 from tests.core.steps import READ, WRITE, Steps, in_child
 
@@ -30,6 +32,22 @@ class TestInputs:
         steps.run(READ, arguments=[json.loads(json.dumps(made.to_json()))], task_id="two")
 
         assert steps.lines == ["a.txt new a.txt", "a.txt new a.txt"]
+
+    def test_outputs_of_several_tasks_are_one_input_with_a_folder_for_each(self, steps):
+        folder = steps.write("b.txt", "c/d.txt", task_id="one")
+        script = "import os, sys; os.rmdir(sys.argv[1]); open(sys.argv[1], 'w').write('2')"
+        (file,) = steps.run(script, arguments=[FIXED.as_upload()], task_id="two").outputs
+        both = as_dataset([folder, file])
+
+        for given in ([folder, file], [file.to_json()] * 11, both.as_named_input("x").as_download()):
+            steps.run(READ, arguments=[given], task_id="read")
+
+        expected = ["0/b.txt new b.txt", "0/c/d.txt new c/d.txt", "1/place 2"]
+        assert sorted(steps.lines[:3]) == sorted(steps.lines[14:]) == expected
+        assert sorted(steps.lines[3:14]) == [f"{number:02}/place 2" for number in range(11)]
+        assert both.to_path() == ["/0/b.txt", "/0/c/d.txt", "/1/place"]
+        with pytest.raises(WiringError, match="Outputs of several workspaces"):
+            as_dataset([folder, replace(file, conn_id="other")])
 
     def test_files_mounted_from_two_places_leave_what_lies_around_them_writable(self, steps, monkeypatch, request):
         """Both on another file system than the step's scratch folder, so that files are linked by name."""
