@@ -20,9 +20,9 @@ _PUBLIC = {
     "Datastore": "airflow_aml_data.core.workspace",
     "OutputFileDatasetConfig": "airflow_aml_data.outputs",
     "OutputReference": "airflow_aml_data.core.outputs",
-    "PythonScriptStepOperator": "airflow_aml_data.operators.step",
+    "PythonScriptStepOperator": "airflow_aml_data.operators.script",
     "Run": "airflow_aml_data.run",
-    "RunConfiguration": "airflow_aml_data.operators.step",
+    "RunConfiguration": "airflow_aml_data.operators.environments",
     "Workspace": "airflow_aml_data.core.workspace",
 }
 

@@ -20,16 +20,15 @@ def dag_policy(dag: DAG) -> None:
 
     :raises AirflowClusterPolicyViolation: with the wiring error as text; Airflow shows it as the DAG's import error.
     """
-    if "airflow_aml_data.operators.step" not in sys.modules:
+    if "airflow_aml_data.operators.base" not in sys.modules:
         return
     from airflow.exceptions import AirflowClusterPolicyViolation
 
     from airflow_aml_data.errors import UserError
-    from airflow_aml_data.operators.step import PythonScriptStepOperator
+    from airflow_aml_data.operators.base import check
 
     for task in dag.tasks:
-        if isinstance(task, PythonScriptStepOperator):
-            try:
-                task.check()
-            except UserError as error:
-                raise AirflowClusterPolicyViolation(str(error)) from error
+        try:
+            check(task)
+        except UserError as error:
+            raise AirflowClusterPolicyViolation(str(error)) from error

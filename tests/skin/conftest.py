@@ -32,16 +32,23 @@ class FinishedRun:
     tries: dict[str, int]
 
     def xcom(self, task_id: str, key: str = "return_value") -> Any:
+        (value,) = self.xcoms(task_id, key)
+        return value
+
+    def xcoms(self, task_id: str, key: str = "return_value") -> list[Any]:
+        """The values of each task of a mapped one, in map order."""
         with create_session() as session:
-            row = session.scalars(
-                select(XComModel).where(
+            rows = session.scalars(
+                select(XComModel)
+                .where(
                     XComModel.dag_id == self.dag_id,
                     XComModel.run_id == self.run_id,
                     XComModel.task_id == task_id,
                     XComModel.key == key,
                 )
-            ).one()
-            return deserialize(XComModel.deserialize_value(row))
+                .order_by(XComModel.map_index)
+            )
+            return [deserialize(XComModel.deserialize_value(row)) for row in rows]
 
 
 @pytest.fixture(scope="session", autouse=True)

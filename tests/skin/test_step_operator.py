@@ -183,6 +183,31 @@ with DAG("d"):
     assert finished.state == "success"
 
 
+def test_a_step_reads_what_a_step_of_another_dag_has_registered(
+    run_dag: Callable[..., FinishedRun], script: Callable[[str], None], workspace: object
+) -> None:
+    """The article, "Register OutputFileDatasetConfig objects for reuse": by name, in the newest version or a given one."""
+    script(
+        "if len(sys.argv) == 3: open(os.path.join(sys.argv[1], 'x'), 'w').write(sys.argv[2])\n"
+        "else: run.log('read', open(os.path.join(sys.argv[1], 'x')).read())"
+    )
+    writer = """
+with DAG("writer", params={"word": Param("")}):
+    out = OutputFileDatasetConfig("out").as_upload().register_on_complete("shared")
+    PythonScriptStepOperator(task_id="s", script_name="s.py", arguments=[out, "{{ params.word }}"])
+"""
+    reader = """
+with DAG("reader", params={"version": Param("latest")}):
+    shared = Dataset.get_by_name(ws, "shared", version="{{ params.version }}")
+    PythonScriptStepOperator(task_id="s", script_name="s.py", arguments=[shared.as_named_input("shared").as_mount()])
+"""
+    for word in ("first", "second"):
+        assert run_dag(HEADER + writer, conf={"word": word}).state == "success"
+
+    assert run_dag(HEADER + reader).xcom("s") == {"read": "second"}
+    assert run_dag(HEADER + reader, conf={"version": 1}).xcom("s") == {"read": "first"}
+
+
 def test_a_mistake_of_the_author_fails_without_retries_and_a_failing_script_with_them(
     parse: Callable[[str], object],
     script: Callable[[str], None],

@@ -57,10 +57,17 @@ def upstream(bag: BundleDagBag, task_id: str) -> set[str]:
         ),
         pytest.param(
             """
+    Step(task_id="a", script_name="s.py", outputs=[out])
+    Step(task_id="b", script_name="s.py", inputs=[out])
+""",
+            id="an output config among the inputs",
+        ),
+        pytest.param(
+            """
     Step(task_id="b", script_name="s.py", inputs=[out])
     Step(task_id="a", script_name="s.py", arguments=[out.register_on_complete("r").as_upload()])
 """,
-            id="an output config among the inputs, written by a registered copy",
+            id="an output config among the inputs, written later by a registered copy",
         ),
         pytest.param(
             """
@@ -192,6 +199,8 @@ def test_what_airflow_stores_of_a_dag_is_the_same_at_every_parse(parse_steps: Ca
     Step(task_id="b", script_name="s.py", arguments=[OutputFileDatasetConfig().as_upload(), out.as_input()],
          inputs=[part.as_named_input("part").as_mount(), rest.as_named_input("rest").as_mount()])
     Step(task_id="a", script_name="s.py", arguments=[out.register_on_complete("r", tags={"k": "v"})])
+    Step.partial(task_id="c", script_name="s.py", inputs=[part.as_named_input("part")], outputs=[OutputFileDatasetConfig()]
+        ).expand(arguments=[[out.as_input()], [rest.as_mount()]], params=[{"n": 1}])
 """
 
     first, second = (DagSerialization.to_dict(parse_steps(body).dags["wiring"]) for _ in range(2))

@@ -1,0 +1,255 @@
+"""What all steps share: what goes in, what comes out, and how a declaration becomes a run of the core."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.definitions._internal.mixins import ResolveMixin
+from airflow.sdk.definitions.mappedoperator import MappedOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_aml_data.core.compute.local import LocalCompute
+from airflow_aml_data.core.identity import StepRun
+from airflow_aml_data.core.plan import DeclaredData, StepDeclaration, declared_data, workspace_of
+from airflow_aml_data.core.sampling import is_template
+from airflow_aml_data.core.workspace import Workspace
+from airflow_aml_data.errors import InvalidDeclaration, UserError
+from airflow_aml_data.operators.environments import RunConfiguration
+from airflow_aml_data.operators.mapping import StepPartial, mapped_values
+from airflow_aml_data.outputs import OutputFileDatasetConfig, OutputInput, check_connected, wire
+
+if TYPE_CHECKING:
+    import jinja2
+    from airflow.sdk import Context
+    from airflow.sdk.definitions.param import ParamsDict
+    from airflow.sdk.types import Operator
+
+
+class StepOperator(BaseOperator):
+    """Runs something with named inputs and outputs; the subclass says what.
+
+    Each output becomes an XCom under its name: an :class:`.OutputReference`, so ``step.output["processed"]``
+    works in other tasks. The task's return value are the metrics that were logged.
+
+    In upload mode nothing is published when the step fails. A mistake of the DAG, the script or the connection
+    fails the task at once; a failing script or store follows the task's retries.
+
+    ``.partial().expand()`` is wired as a plain step is: who reads an output of the mapped step gets what all of its
+    tasks wrote, in the order of their map indexes.
+
+    :param source_directory: Folder with the sources; a copy of it is the working directory. Relative: to the DAG
+        file's folder. (templated)
+    :param inputs: Named inputs that are not in the command line. (templated, also inside datasets)
+    :param outputs: Outputs that are not in the command line. (templated)
+    :param params: Become environment variables ``AML_PARAMETER_{name}``. (templated)
+    :param compute_target: ``"local"``: a child process of the worker.
+    :param runconfig: Interpreter, packages and environment variables. (templated)
+    :param conn_id: Airflow connection of type ``azureml``; None: the one of the datasets and outputs.
+    :raises UserError: while the DAG is parsed, for declarations that cannot work.
+    """
+
+    template_fields: Sequence[str] = ("source_directory", "inputs", "outputs", "script_params", "runconfig")
+    ui_color: str = "#d9ecff"
+    shallow_copy_attrs: Sequence[str] = ("inputs", "outputs")
+
+    command_field: ClassVar[str]
+    """Name of the constructor argument that may hold inputs and outputs among text."""
+
+    def __init__(
+        self,
+        *,
+        source_directory: str | None = None,
+        inputs: Sequence[Any] | None = None,
+        outputs: Sequence[Any] | None = None,
+        params: ParamsDict | Mapping[str, Any] | None = None,
+        compute_target: str = "local",
+        runconfig: RunConfiguration | None = None,
+        conn_id: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.source_directory = source_directory
+        self.inputs = _as_inputs(as_list("inputs", inputs))
+        self.outputs = as_list("outputs", outputs)
+        self.script_params = _own_params(params)
+        self.compute_target = compute_target
+        self.runconfig = RunConfiguration() if runconfig is None else runconfig
+        self.conn_id = conn_id
+        self._compute = LocalCompute()
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> StepPartial:
+        """The step without what differs from one of its mapped tasks to the next; call ``expand`` on it."""
+        made = super().partial(**kwargs)
+        made._expand_called = True  # the one returned is expanded in its place
+        return StepPartial(operator_class=cls, kwargs=made.kwargs, params=made.params)
+
+    @classmethod
+    def declared(cls, task_id: str, values: Mapping[str, Any]) -> DeclaredData:
+        """What a task of constructor arguments ``values`` reads and writes, as far as that is known at parse.
+
+        :raises UserError: for arguments that cannot work.
+        """
+        if (target := values.get("compute_target", "local")) != "local":
+            raise InvalidDeclaration(
+                f"Step {task_id!r}: compute_target {target!r} is not offered yet. Allowed: 'local'."
+            )
+        if not isinstance(config := values.get("runconfig"), RunConfiguration | ResolveMixin | None):
+            raise InvalidDeclaration(f"Step {task_id!r}: runconfig must be a RunConfiguration, found {config!r}.")
+        known = (as_list(name, values.get(name)) for name in (cls.command_field, "inputs", "outputs"))
+        return declared_data(
+            *(() if isinstance(each, ResolveMixin) else each for each in known),
+            same=lambda a, b: a is b,
+            not_yet_known=(ResolveMixin,),
+        )
+
+    @classmethod
+    def check_sources(cls, values: Mapping[str, Any], folder: Path) -> None:
+        """Refuse sources that are not there; called when the whole DAG is declared.
+
+        :param folder: The DAG file's.
+        """
+
+    @abstractmethod
+    def program(self) -> Mapping[str, Any]:
+        """On the worker: the fields of :class:`.StepDeclaration` that say what is run."""
+
+    def execute(self, context: Context) -> dict[str, Any] | None:
+        from airflow_aml_data.core.step import run_step  # brings the catalog, which no DAG processor needs
+
+        ti = context["ti"]
+        run = StepRun(
+            dag_id=ti.dag_id,
+            run_id=ti.run_id,
+            task_id=ti.task_id,
+            map_index=-1 if ti.map_index is None else ti.map_index,
+            try_number=ti.try_number,
+            unique=str(ti.id),
+        )
+        try:
+            declared = StepDeclaration(
+                run=run,
+                inputs=self.inputs,
+                outputs=self.outputs,
+                parameters=self.script_params,
+                **self.program(),
+            )
+            result = run_step(self._workspace(declared).connect(), declared, self._compute, on_line=self.log.info)
+        except UserError as error:
+            raise AirflowFailException(str(error)) from error
+        for reference in result.outputs:
+            ti.xcom_push(key=reference.name, value=reference)
+        return dict(result.metrics) or None
+
+    def on_kill(self) -> None:
+        """End the script and every process it started."""
+        self._compute.stop()
+
+    def render_template(
+        self,
+        content: Any,
+        context: Context,
+        jinja_env: jinja2.Environment | None = None,
+        seen_oids: set[int] | None = None,
+    ) -> Any:
+        """Render templates inside datasets, outputs and run configurations too."""
+
+        def render(value: Any) -> Any:
+            return BaseOperator.render_template(self, value, context, jinja_env, seen_oids)
+
+        if is_dataclass(content) and not isinstance(content, type):
+            try:
+                content = _rendered(content, render)
+                return content.resolve(context) if isinstance(content, OutputInput) else content
+            except UserError as error:
+                raise AirflowFailException(str(error)) from error
+        return render(content)
+
+    def wire(self) -> None:
+        """Tie the step to those it reads from and those that read from it; the end of every constructor."""
+        if not getattr(self, "_BaseOperator__from_mapped", False):
+            wire(self, [self.declared(self.task_id, vars(self))])
+
+    def sources(self) -> Path:
+        """The source directory, absolute."""
+        return sources_in(dag_folder(self), self.source_directory)
+
+    def _workspace(self, declared: StepDeclaration) -> Workspace:
+        if self.conn_id:
+            return Workspace(self.conn_id)
+        return workspace_of(declared_data(declared.command, declared.inputs, declared.outputs))
+
+
+def check(task: Operator) -> None:
+    """Refuse what can be known only when the whole DAG of a step is declared; called by the DAG policy.
+
+    :raises UserError: for sources that are not there, or an input that no step writes.
+    """
+    operator_class = task.operator_class if isinstance(task, MappedOperator) else type(task)
+    if not issubclass(operator_class, StepOperator):
+        return
+    for values in mapped_values(task) if isinstance(task, MappedOperator) else [vars(task)]:
+        operator_class.check_sources(values, dag_folder(task))
+        check_connected(task.dag_id, task.task_id, operator_class.declared(task.task_id, values).inputs.values())
+
+
+def dag_folder(task: Operator) -> Path:
+    """The folder of the file that declares a task's DAG."""
+    return Path(dag.folder) if (dag := task.get_dag()) else Path.cwd()
+
+
+def sources_in(folder: Path, source_directory: str | None) -> Path:
+    """A step's source directory, absolute; relative ones lie in the DAG file's ``folder``."""
+    return (folder / (source_directory or ".")).resolve()
+
+
+def as_list(what: str, value: Any) -> Any:
+    """A copy of the author's list; what is known only when the step runs (an XCom of another task) stays as it is."""
+    if value is None:
+        return []
+    if isinstance(value, ResolveMixin):
+        return value
+    if not isinstance(value, list | tuple):
+        raise InvalidDeclaration(f"{what} of a step is a list, found {type(value).__name__}: {value!r}.")
+    return list(value)
+
+
+def _as_inputs(values: Any) -> Any:
+    """An output among the inputs is meant to be read. Source: v1, semantics section 12."""
+    if isinstance(values, ResolveMixin):
+        return values
+    return [each.as_input() if isinstance(each, OutputFileDatasetConfig) else each for each in values]
+
+
+def is_known(value: Any) -> bool:
+    """Whether a constructor argument has its final value while the DAG is parsed."""
+    return not isinstance(value, ResolveMixin) and not is_template(value)
+
+
+def _own_params(params: ParamsDict | Mapping[str, Any] | None) -> dict[str, Any]:
+    """The step's own ``params``: Airflow hands them over merged with the DAG's, and tells them by their source."""
+    from airflow.sdk.definitions.param import ParamsDict
+
+    if isinstance(params, ParamsDict):
+        return ParamsDict.filter_params_by_source(params, source="task").dump()
+    return dict(params or {})
+
+
+def _rendered(value: Any, render: Callable[[Any], Any]) -> Any:
+    """A declaration with the templates inside it rendered; itself when there are none."""
+    if is_dataclass(value) and not isinstance(value, type):
+        old = {each.name: getattr(value, each.name) for each in fields(value) if each.init}
+        changed = {name: new for name, each in old.items() if (new := _rendered(each, render)) is not each}
+        return replace(value, **changed) if changed else value
+    if isinstance(value, tuple | list):
+        new = [_rendered(each, render) for each in value]
+        return value if all(a is b for a, b in zip(new, value, strict=True)) else type(value)(new)
+    if isinstance(value, Mapping):
+        new_values = {key: _rendered(each, render) for key, each in value.items()}
+        return value if all(new_values[key] is each for key, each in value.items()) else new_values
+    return render(value) if is_template(value) else value
