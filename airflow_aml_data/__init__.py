@@ -14,6 +14,7 @@ from airflow_aml_data.core import connections
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "CommandStepOperator": "airflow_aml_data.operators.command",
     "DataPath": "airflow_aml_data.core.workspace",
     "Dataset": "airflow_aml_data.core.factory",
     "DatasetConsumptionConfig": "airflow_aml_data.core.datasets",

@@ -36,7 +36,7 @@ def test_every_public_name_can_be_had_and_unknown_ones_are_refused():
         "import airflow_aml_data as a\n"
         "assert all(getattr(a, name).__name__ == name for name in a.__all__), a.__all__\n"
         "try: a.Nothing\n"
-        "except AttributeError as error: assert 'it has: DataPath' in str(error)\n"
+        "except AttributeError as error: assert 'it has: CommandStepOperator, DataPath' in str(error)\n"
         "else: raise SystemExit(1)"
     )
     assert loaded(code) == set()

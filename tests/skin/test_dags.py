@@ -210,6 +210,11 @@ def test_a_mapped_step_writes_an_output_for_each_value(run_example: RunExample) 
     assert finished.xcom("compare") == {"EWR": 0.263, "JFK": 0.237, "LGA": 0.231}
 
 
+def test_a_command_selects_and_another_reads_all_it_wrote(run_example: RunExample) -> None:
+    assert run_example("aml_09_command_step").xcom("count") == {"EWR": 46_087, "JFK": 4_534, "LGA": 8_044}
+    assert run_example("aml_09_command_step", airline="B6").xcom("count") == {"EWR": 6_557, "JFK": 42_076, "LGA": 6_002}
+
+
 def test_the_articles_pipeline_beats_every_simple_guess(run_example: RunExample, workspace: Workspace) -> None:
     finished = run_example("aml_article")
 

@@ -16,6 +16,7 @@ HEADER = WIRING_HEADER.replace(
     "with DAG",
     """
 from airflow.sdk import task_group
+from airflow_aml_data import CommandStepOperator as Command
 
 def reads(*more):
     return Step(task_id="reads", script_name="read.py", arguments=[out.as_input("x"), *more])
@@ -69,12 +70,15 @@ WRITERS = {
         words = task(task_id="words")(lambda: [[1], [2]])()
         Step.partial(task_id="a", script_name="write.py", outputs=[out]).expand(arguments=words)
     """,
+    "a mapped command": 'Command.partial(task_id="a", outputs=[out]).expand(command=["echo 1 > $out/n", "echo 2 > $out/n"])',
+    "a command in expand": 'Command.partial(task_id="a").expand(command=[["echo >", out], ["echo 1 >", out]])',
 }
 READERS = {
     "plain": 'Step(task_id="b", script_name="read.py", arguments=[out.as_input("x")])',
     "inputs in partial": 'Step.partial(task_id="b", script_name="read.py", inputs=[out.as_input()]).expand(arguments=[[1], [2]])',
     "inputs in expand": 'Step.partial(task_id="b", script_name="read.py").expand(inputs=[[out], [out.as_input().as_download()]])',
     "expand_kwargs": 'Step.partial(task_id="b", script_name="read.py").expand_kwargs([{"arguments": [out.as_input()]}])',
+    "a mapped command": 'Command.partial(task_id="b").expand(command=[["ls", out.as_input()], ["cat", out.as_input()]])',
 }
 
 
@@ -151,6 +155,8 @@ def test_order_follows_the_data_through_mapped_steps_in_task_groups(
         ('Step.partial(task_id="b", script_name="missing.py").expand(arguments=[[1]])', "script not found at: "),
         ('Step.partial(task_id="b", script_name="s.py", compute_target="x").expand(arguments=[[1]])', "compute_target 'x'"),
         ('Step.partial(task_id="b", script_name="s.py").expand(runconfig=[{}])', "runconfig must be a RunConfiguration"),
+        ('Command.partial(task_id="b").expand(command=["true", ""])', "A CommandStep needs a command"),
+        ('Command.partial(task_id="b").expand(command=[["cat", files]])', "cannot be used directly as arguments"),
     ],
 )  # fmt: skip
 def test_a_wiring_mistake_of_a_mapped_step_is_an_import_error_of_the_dag_file(
@@ -183,6 +189,7 @@ def test_the_users_lists_are_not_changed_by_mapped_steps(parse_steps: Callable[.
         lists = [[out, 1], [out, 2]], [files.as_named_input("f")], []
         before = repr(lists)
         Step.partial(task_id="b", script_name="write.py", inputs=lists[1], outputs=lists[2]).expand(arguments=lists[0])
+        Command(task_id="c", command=lists[1], outputs=lists[2])
         assert repr(lists) == before
         """
     )
@@ -208,6 +215,26 @@ def test_a_reader_of_one_mapped_task_gets_a_folder_of_one(run_steps: Callable[..
     )
 
     assert finished.xcom("reads") == {"found": [["0/n", "7"]]}
+
+
+def test_a_table_of_a_mapped_writer_has_the_rows_of_all_in_map_order(
+    run_steps: Callable[..., FinishedRun], dags_folder: Path
+) -> None:
+    (dags_folder / "table.py").write_text(
+        "from azureml.core import Run\nrun = Run.get_context()\n"
+        "run.log('rows', run.input_datasets['t'].to_pandas_dataframe().values.tolist())"
+    )
+
+    finished = run_steps(
+        """
+        table = out.read_delimited_files().keep_columns("n")
+        Step(task_id="b", script_name="table.py", inputs=[table.as_input("t")])
+        Command.partial(task_id="a", outputs=[out.as_upload()]).expand(
+            command=[f"printf 'n,m\\n{n},0\\n' > $out/same_name.csv" for n in (5, 3, 4)])
+        """
+    )
+
+    assert finished.xcom("b") == {"rows": [["5"], ["3"], ["4"]]}
 
 
 @pytest.mark.parametrize(
@@ -302,8 +329,10 @@ def test_mapped_steps_have_params_of_their_own(run_steps: Callable[..., Finished
     finished = run_steps(
         """
         Step.partial(task_id="a", script_name="show.py", params={"my-lr x": "{{ 1 + 1 }}"}).expand(arguments=[[1], [2]])
+        Command.partial(task_id="b", command="python show.py", source_directory=".").expand(params=[{"n": 1}, {"n": 2}])
         """,
         dag_params={"n": 0, "m": 0},
     )
 
     assert finished.xcoms("a") == [{"params": {"my_lr_x": "2"}}] * 2
+    assert finished.xcoms("b") == [{"params": {"n": "1"}}, {"params": {"n": "2"}}]

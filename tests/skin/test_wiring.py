@@ -199,8 +199,9 @@ def test_what_airflow_stores_of_a_dag_is_the_same_at_every_parse(parse_steps: Ca
     Step(task_id="b", script_name="s.py", arguments=[OutputFileDatasetConfig().as_upload(), out.as_input()],
          inputs=[part.as_named_input("part").as_mount(), rest.as_named_input("rest").as_mount()])
     Step(task_id="a", script_name="s.py", arguments=[out.register_on_complete("r", tags={"k": "v"})])
-    Step.partial(task_id="c", script_name="s.py", inputs=[part.as_named_input("part")], outputs=[OutputFileDatasetConfig()]
+    Step.partial(task_id="c", script_name="s.py", inputs=[part.as_named_input("part"), other], outputs=[OutputFileDatasetConfig()]
         ).expand(arguments=[[out.as_input()], [rest.as_mount()]], params=[{"n": 1}])
+    CommandStepOperator.partial(task_id="d").expand_kwargs([{"command": ["cat", out.as_input(), other], "params": {"n": 1}}])
 """
 
     first, second = (DagSerialization.to_dict(parse_steps(body).dags["wiring"]) for _ in range(2))
