@@ -20,7 +20,9 @@
     - DataChanged             committed data is missing, or not what its manifest says
     - DataNotReadable         a file that is not in the format its dataset says (also ValueError)
     - OfflineRun              something only a step has was asked of a script run by hand (also AttributeError)
-  x StepFailed                the user's script ended badly: exit code or signal
+    - NotOffered              a part of the SDK v1 that has no counterpart here (also AttributeError)
+    - RunCanceled             the script cancelled its run
+  x StepFailed                the user's script ended badly: exit code or signal, or it said so
   x StaleTry                  a newer try, or another step, has taken over this try's outputs
   x StorageError              the store refused or was out of reach; a retry may help
 """
@@ -185,19 +187,37 @@ class OfflineRun(UserError, AttributeError):
     """Something only a pipeline step has was asked of a script that runs by hand."""
 
 
+class NotOffered(UserError, AttributeError):
+    """A part of the SDK v1 that has no counterpart here."""
+
+
+class RunCanceled(UserError):
+    """The script cancelled its run, with ``Run.cancel()``."""
+
+    def __init__(self, script: str) -> None:
+        super().__init__(script)
+        self.script = script
+
+    def __str__(self) -> str:
+        return f"{self.script} cancelled its run; none of its outputs was published, and no step after it runs."
+
+
 class StepFailed(AmlDataError):
     """The user's script ended badly.
 
     :param exit_code: The script's exit code; negative: the number of the signal that ended it.
+    :param details: What the script said about it with ``Run.fail()``.
     """
 
-    def __init__(self, script: str, exit_code: int) -> None:
-        super().__init__(script, exit_code)
-        self.script, self.exit_code = script, exit_code
+    def __init__(self, script: str, exit_code: int, details: str | None = None) -> None:
+        super().__init__(script, exit_code, details)
+        self.script, self.exit_code, self.details = script, exit_code, details
 
     def __str__(self) -> str:
         code = self.exit_code
         how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        if self.details is not None:
+            how += f" and marked its run as failed: {self.details}"
         return f"{self.script} {how}; none of its outputs was published. Its own messages are in the log above."
 
 

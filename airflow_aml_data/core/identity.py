@@ -119,15 +119,24 @@ class StepRun:
     @property
     def id(self) -> str:
         """Readable, unique per try, one safe path segment: what ``{run-id}`` stands for."""
-        from hashlib import sha256  # only the process that runs steps asks
-
         parts = [_safe(self.dag_id), _safe(self.run_id), _safe(self.task_id)]
         if self.map_index >= 0:
             parts.append(f"map{self.map_index}")
         exact = "\0".join(
             (self.dag_id, self.run_id, self.task_id, str(self.map_index), str(self.try_number), self.unique)
         )
-        return ".".join([*parts, f"try{self.try_number}", sha256(exact.encode()).hexdigest()[:10]])
+        return ".".join([*parts, f"try{self.try_number}", _hash(exact)])
+
+    @property
+    def parent_id(self) -> str:
+        """The id of the whole DAG run, in the same form."""
+        return ".".join([_safe(self.dag_id), _safe(self.run_id), _hash(f"{self.dag_id}\0{self.run_id}")])
+
+
+def _hash(text: str) -> str:
+    from hashlib import sha256  # only the process that runs steps asks
+
+    return sha256(text.encode()).hexdigest()[:10]
 
 
 def _safe(part: str) -> str:

@@ -18,6 +18,8 @@ from airflow_aml_data.core.definition import Definition
 from airflow_aml_data.core.identity import StepRun
 from airflow_aml_data.core.outputs import OutputFileDatasetConfig, OutputReference, as_dataset
 from airflow_aml_data.core.protocol import RUN_FILE_VARIABLE
+from airflow_aml_data.core.records import RUN_DETAILS
+from airflow_aml_data.core.run_files import RUN_FILES
 from airflow_aml_data.core.workspace import Datastore, Workspace
 from airflow_aml_data.errors import FilesNotFound, InvalidDeclaration, InvalidPath, WiringError
 
@@ -32,6 +34,11 @@ _RESERVED_VARIABLES = {"PATH", "LD_LIBRARY_PATH", "USER", "LOGNAME", "HOME", "PW
     RUN_FILE_VARIABLE,
 }
 """The first line is v1's."""
+_RESERVED_OUTPUTS = {
+    "return_value": "the metrics a script logs, in XCom",
+    RUN_DETAILS: "the tags a script sets, in XCom",
+    RUN_FILES: "the files a script writes to ./outputs and ./logs",
+}
 _NOT_IN_VARIABLE = re.compile(r"[^A-Za-z0-9_]")
 
 
@@ -133,6 +140,12 @@ def plan_step(workspace: ConnectedWorkspace, declared: StepDeclaration) -> StepP
     )
 
 
+def with_run_files(workspace: ConnectedWorkspace, plan: StepPlan, folder: Path) -> StepPlan:
+    """The plan with one more output: the files in ``folder``, which the script left as files of its run."""
+    config = OutputFileDatasetConfig(RUN_FILES, source=str(folder)).as_upload()
+    return replace(plan, outputs=[*plan.outputs, _plan_output(workspace, RUN_FILES, config, plan.run)])
+
+
 def declared_data(
     command: Sequence[Any],
     inputs: Sequence[Any],
@@ -177,6 +190,8 @@ def declared_data(
                 f"An argument is text, a number, a bool, None, an input or an output; found {type(each).__name__}: {each!r}."
             )
     named_inputs, named_outputs = _named(read, "input"), _named(written, "output")
+    for name in named_outputs.keys() & _RESERVED_OUTPUTS.keys():
+        raise WiringError(f"Output [{name}] has the name of {_RESERVED_OUTPUTS[name]}. Give it another name.")
     for name in named_inputs.keys() & named_outputs.keys():
         raise WiringError(f"[{name}] names an input and an output of one step. Give one of them another name.")
     slots = {id(each): Slot(name) for named in (named_inputs, named_outputs) for name, each in named.items()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,15 @@ class RunInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFile:
-    """What a script can ask its run: identity, inputs, outputs, and how to reach the workspace."""
+    """What a script can ask its run: identity, inputs, outputs, and how to reach the workspace.
+
+    :param parent_id: Id of the DAG run, safe in a path.
+    :param folder: The script's working directory.
+    :param shipped: State of the files its sources have in the folders of run files; see :mod:`.run_files`.
+    :param files_folder: Where files uploaded to the run go.
+    :param records_file: Where metrics and tags go; see :mod:`.records`.
+    :param started_at: ISO 8601, UTC.
+    """
 
     id: str
     dag_id: str
@@ -46,7 +54,14 @@ class RunFile:
     workspace: Mapping[str, Any] = field(repr=False)
     inputs: Mapping[str, RunInput] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
-    metrics_file: str = ""
+    parent_id: str = ""
+    script_name: str = ""
+    arguments: Sequence[str] = ()
+    folder: str = ""
+    shipped: Mapping[str, Sequence[int]] = field(default_factory=dict, repr=False)
+    files_folder: str = ""
+    records_file: str = ""
+    started_at: str = ""
 
     def write(self, path: Path) -> None:
         """Store the file, readable by its owner only: a workspace may hold credentials."""
@@ -67,5 +82,6 @@ class RunFile:
                 f"The step was started by a different release of airflow-aml-data: its run file has version {version}, "
                 f"this one reads version {PROTOCOL_VERSION}. Install the same release on every worker."
             )
+        content["arguments"] = tuple(content["arguments"])
         content["inputs"] = {name: RunInput(**each) for name, each in content["inputs"].items()}
         return cls(**content)

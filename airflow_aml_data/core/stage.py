@@ -8,6 +8,7 @@ import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from airflow_aml_data.core.compute.local import Command, can_make_read_only, script_environment
@@ -15,6 +16,7 @@ from airflow_aml_data.core.connect import ConnectedWorkspace
 from airflow_aml_data.core.files import DatasetFiles, find_files
 from airflow_aml_data.core.plan import PlannedInput, PlannedOutput, Slot, StepPlan, is_reserved_variable
 from airflow_aml_data.core.protocol import RUN_FILE_VARIABLE, RunFile, RunInput
+from airflow_aml_data.core.run_files import folder_state
 from airflow_aml_data.core.scratch import show_at
 from airflow_aml_data.core.storage.base import FileSource
 from airflow_aml_data.core.transfer import Meter, readable_bytes, refuse_collisions
@@ -34,12 +36,12 @@ class StagedStep:
     """A step ready to run.
 
     :param output_paths: Output name to the local path the script writes to.
-    :param metrics_file: Where ``Run.log`` of the script writes.
+    :param run_file: What the script is told, and where it puts what it reports and uploads.
     """
 
     command: Command
     output_paths: Mapping[str, Path]
-    metrics_file: Path
+    run_file: RunFile
 
 
 def stage_step(workspace: ConnectedWorkspace, plan: StepPlan, scratch: Path) -> StagedStep:
@@ -55,7 +57,10 @@ def stage_step(workspace: ConnectedWorkspace, plan: StepPlan, scratch: Path) -> 
     read_only: list[Path] = []
     inputs = {each.name: _stage_input(workspace, each, scratch, read_only) for each in plan.inputs}
     outputs = {each.name: _output_folder(workspace, plan, each, scratch) for each in plan.outputs}
-    metrics = scratch / "metrics.jsonl"
+    values = {name: each.path or each.dataset["id"] for name, each in inputs.items()}
+    values |= {name: str(path) for name, path in outputs.items()}
+    arguments = [values[each.name] if isinstance(each, Slot) else each for each in plan.arguments]
+    (files_folder := scratch / "run_files").mkdir()
     run_file = RunFile(
         id=plan.run.id,
         dag_id=plan.run.dag_id,
@@ -67,7 +72,14 @@ def stage_step(workspace: ConnectedWorkspace, plan: StepPlan, scratch: Path) -> 
         workspace=workspace.config.to_mapping(),
         inputs=inputs,
         outputs={name: str(path) for name, path in outputs.items()},
-        metrics_file=str(metrics),
+        parent_id=plan.run.parent_id,
+        script_name=plan.script_name,
+        arguments=arguments,
+        folder=str(work),
+        shipped=folder_state(work),
+        files_folder=str(files_folder),
+        records_file=str(scratch / "records.jsonl"),
+        started_at=datetime.now(UTC).isoformat(),
     )
     run_file.write(scratch / "run.json")
     command = Command(
@@ -77,7 +89,7 @@ def stage_step(workspace: ConnectedWorkspace, plan: StepPlan, scratch: Path) -> 
         read_only=read_only,
         writable=[_writable(each, read_only) for each in outputs.values()],
     )
-    return StagedStep(command=command, output_paths=outputs, metrics_file=metrics)
+    return StagedStep(command=command, output_paths=outputs, run_file=run_file)
 
 
 def _command_line(plan: StepPlan, run_file: RunFile) -> list[str]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from airflow_aml_data.core import records
 from airflow_aml_data.core.catalog import Catalog, NewOutput, Output
 from airflow_aml_data.core.commit import commit_step, discard
 from airflow_aml_data.core.compute.local import Command
@@ -18,16 +19,21 @@ from airflow_aml_data.core.connect import ConnectedWorkspace
 from airflow_aml_data.core.definition import Definition, WebPath
 from airflow_aml_data.core.identity import StepRun
 from airflow_aml_data.core.outputs import OutputReference
-from airflow_aml_data.core.plan import StepDeclaration, StepPlan, plan_step
+from airflow_aml_data.core.plan import StepDeclaration, StepPlan, plan_step, with_run_files
+from airflow_aml_data.core.records import PARENT, Kind, Record
+from airflow_aml_data.core.run_files import RUN_FILES, gather
 from airflow_aml_data.core.scratch import scratch_folder
-from airflow_aml_data.core.stage import stage_step
+from airflow_aml_data.core.stage import StagedStep, stage_step
 from airflow_aml_data.core.storage.web import shown
-from airflow_aml_data.errors import AmlDataError, StepFailed, StorageError
+from airflow_aml_data.core.transfer import readable_bytes
+from airflow_aml_data.errors import AmlDataError, RunCanceled, StepFailed, StorageError
 
 log = logging.getLogger(__name__)
 
 _LEASE_SECONDS = 600.0
 _RENEW_SECONDS = 60.0
+_ALL_METRICS = "metrics_of_the_step.json"
+_SETTINGS: Mapping[str, Kind] = {"tags": "tag", "properties": "property"}
 
 
 class Compute(Protocol):
@@ -42,11 +48,13 @@ class StepResult:
     """What a step leaves.
 
     :param outputs: One reference for each output.
-    :param metrics: What the script logged: a value, or a list where it logged a name more than once.
+    :param metrics: What the script logged, as far as it fits into XCom.
+    :param details: ``"tags"`` and ``"properties"`` the script set.
     """
 
     outputs: list[OutputReference]
     metrics: Mapping[str, Any]
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run_step(
@@ -57,13 +65,14 @@ def run_step(
     on_line: Callable[[str], None],
     scratch_root: Path | None = None,
 ) -> StepResult:
-    """Run a step and publish its outputs.
+    """Run a step and publish its outputs, the files of its run among them.
 
     :param on_line: Gets each line the script prints, as it appears.
     :raises UserError: before the script starts for what the author has to change; after it for an output that
         cannot be stored. Nothing is published then.
-    :raises StepFailed: when the script ended badly. Outputs in upload mode are not published; files closed in
-        mount mode stay where they are, as an abandoned output that nobody can read by reference.
+    :raises RunCanceled: when the script cancelled its run.
+    :raises StepFailed: when the script ended badly, or said so with ``Run.fail()``. Outputs in upload mode are not
+        published; files closed in mount mode stay where they are, as an abandoned output that nobody can read by reference.
     :raises StorageError: when a store failed; a retry may help.
     """
     plan = plan_step(workspace, declared)
@@ -77,24 +86,65 @@ def run_step(
         }
         staged = stage_step(workspace, plan, scratch)
         code = compute.run(staged.command, on_line)
-        if code != 0:
-            raise StepFailed(plan.title, code)
-        metrics = read_metrics(staged.metrics_file)
+        reported = records.read(Path(staged.run_file.records_file))
+        _check_end(plan.title, code, reported)
+        metrics = _metrics_for_xcom(reported, Path(staged.run_file.files_folder))
+        return StepResult(
+            outputs=_publish(workspace, plan, staged, existing), metrics=metrics, details=_details(reported)
+        )
+
+
+def _check_end(script: str, code: int, reported: Sequence[Record]) -> None:
+    """Raise when the script ended badly, or said that its run did; what child runs say is no reason."""
+    ends = [each for each in reported if each.run in ("", PARENT)]
+    if any(each.kind == "canceled" for each in ends):
+        raise RunCanceled(script)
+    details = next((str(each.value) for each in reversed(ends) if each.kind == "failed"), None)
+    if code != 0 or details is not None:
+        raise StepFailed(script, code, details)
+
+
+def _metrics_for_xcom(reported: Sequence[Record], run_files: Path) -> dict[str, Any]:
+    metrics = records.metrics_of_step(reported)
+    kept, left_out = records.fitting(metrics)
+    if left_out:
+        (run_files / _ALL_METRICS).write_text(json.dumps(metrics), encoding="utf-8")
+        log.warning(
+            "More metrics than XCom should carry (%s): %s. They are not in the task's return value; all metrics are in "
+            "%s of the output %r.",
+            readable_bytes(records.XCOM_BYTES),
+            ", ".join(left_out[:20]),
+            _ALL_METRICS,
+            RUN_FILES,
+        )
+    return kept
+
+
+def _details(reported: Sequence[Record]) -> dict[str, Any]:
+    """Tags and properties of the step's run and the pipeline's, where the script set any."""
+    found = {
+        key: {**records.settings_of(reported, kind, PARENT), **records.settings_of(reported, kind)}
+        for key, kind in _SETTINGS.items()
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _publish(
+    workspace: ConnectedWorkspace,
+    plan: StepPlan,
+    staged: StagedStep,
+    existing: Mapping[str, Mapping[str, str]],
+) -> list[OutputReference]:
+    """Publish the outputs, and as one more the files of the run when there are any."""
+    told, paths = staged.run_file, staged.output_paths
+    files = Path(told.files_folder)
+    elsewhere = [paths[each.name] for each in plan.outputs if each.config.source]
+    if not gather(Path(told.folder), told.shipped, files, elsewhere):
         _claim(workspace, plan)  # still ours? Another may have taken over while this machine was suspended
-        return StepResult(commit_step(workspace, plan, staged.output_paths, existing), metrics)
-
-
-def read_metrics(file: Path) -> dict[str, Any]:
-    """What ``Run.log`` wrote: name to value, or to the list of values where there are several."""
-    values: dict[str, list[Any]] = {}
-    if file.is_file():
-        for line in file.read_bytes().splitlines():
-            try:
-                entry = json.loads(line)
-                values.setdefault(str(entry["name"]), []).append(entry["value"])
-            except (ValueError, LookupError, TypeError):  # the script's own doing, and no reason to lose its outputs
-                log.warning("A metric cannot be read: %r", line[:200])
-    return {name: each if len(each) > 1 else each[0] for name, each in values.items()}
+        return commit_step(workspace, plan, paths, existing)
+    plan = with_run_files(workspace, plan, files)
+    with _leases(workspace, plan):
+        return commit_step(workspace, plan, {**paths, RUN_FILES: files}, existing)
 
 
 @contextmanager

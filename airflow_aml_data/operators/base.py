@@ -16,6 +16,7 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow_aml_data.core.compute.local import LocalCompute
 from airflow_aml_data.core.identity import StepRun
 from airflow_aml_data.core.plan import DeclaredData, StepDeclaration, declared_data, workspace_of
+from airflow_aml_data.core.records import RUN_DETAILS
 from airflow_aml_data.core.sampling import is_template
 from airflow_aml_data.core.workspace import Workspace
 from airflow_aml_data.errors import InvalidDeclaration, UserError
@@ -34,7 +35,8 @@ class StepOperator(BaseOperator):
     """Runs something with named inputs and outputs; the subclass says what.
 
     Each output becomes an XCom under its name: an :class:`.OutputReference`, so ``step.output["processed"]``
-    works in other tasks. The task's return value are the metrics that were logged.
+    works in other tasks. The task's return value are the metrics that were logged; files written to ``./outputs``
+    and ``./logs`` are one more output, ``run_files``.
 
     In upload mode nothing is published when the step fails. A mistake of the DAG, the script or the connection
     fails the task at once; a failing script or store follows the task's retries.
@@ -144,6 +146,8 @@ class StepOperator(BaseOperator):
             raise AirflowFailException(str(error)) from error
         for reference in result.outputs:
             ti.xcom_push(key=reference.name, value=reference)
+        if result.details:
+            ti.xcom_push(key=RUN_DETAILS, value=dict(result.details))
         return dict(result.metrics) or None
 
     def on_kill(self) -> None:

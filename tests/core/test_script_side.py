@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import venv
@@ -9,12 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from airflow_aml_data import Dataset, Run
+from airflow_aml_data import Dataset, Run, script_side
 from airflow_aml_data.core.manifest import Manifest
+from airflow_aml_data.core.models import Model
 from airflow_aml_data.core.outputs import OutputFileDatasetConfig
 from airflow_aml_data.core.protocol import RUN_FILE_VARIABLE, RunFile
-from airflow_aml_data.errors import OfflineRun
+from airflow_aml_data.errors import (
+    DatasetNotFound,
+    FilesExist,
+    FilesNotFound,
+    NotOffered,
+    OfflineRun,
+    RunCanceled,
+    StepFailed,
+    UserError,
+)
 from airflow_aml_data.run import RunEnvironmentException
+from tests.core.steps import nothing_published
 
 OUT = OutputFileDatasetConfig("out").as_upload()
 
@@ -64,7 +76,7 @@ def test_a_script_finds_its_identity_inputs_and_outputs(steps, put):
 
 
 def test_the_stand_in_for_the_sdk_says_what_it_has(steps):
-    steps.run("import azureml.core as c\ntry: c.Environment\nexcept AttributeError as e: print(e)")
+    steps.run("try: from azureml.core import Environment\nexcept ImportError as e: print(e)")
     assert "azureml.core.Environment is not among" in steps.lines[0]
 
 
@@ -144,3 +156,298 @@ def test_a_run_file_is_private_and_of_a_known_version(tmp_path):
 def test_the_run_file_is_gone_after_the_step(steps):
     steps.run("import os; print(os.environ['AML_DATA_RUN_FILE'])")
     assert not Path(steps.lines[0]).exists()
+
+
+def test_a_script_asks_its_run_what_it_is(steps):
+    script = """
+        from azureml.core import Run, Experiment
+        run = Run.get_context()
+        details = run.get_details()
+        print(run.parent.id, run.display_name, run.name, run.type, run.number, run.status)
+        assert run.parent.parent is None and run.parent.type == "azureml.PipelineRun"
+        assert (run.parent.display_name, run.parent.number) == ("r1", 1)
+        assert (details["runId"], details["status"]) == (run.id, "Running")
+        assert details["runDefinition"]["script"] == "script.py"
+        assert details["runDefinition"]["arguments"] == ["--out", run.output_datasets["out"]]
+        assert details["outputDatasets"][0]["outputDetails"]["outputName"] == "out"
+        assert details["startTimeUtc"].startswith("20")
+        assert details["logFiles"] == {} and details["inputDatasets"] == [] and details["target"] == "local"
+        assert Run(run.experiment, run.parent.id).id == Run.get(run.experiment.workspace, run.parent.id).id == run.parent.id
+        assert Run(experiment=run.experiment, run_id=run.id).id == run.id
+        assert Experiment(run.experiment.workspace, "other").name == "other"
+        run.input_datasets["shown"] = "a dataset"
+        assert run.input_datasets["shown"] == "a dataset" and list(run.input_datasets) == ["shown"]
+        open(run.output_datasets["out"], "w").write("x")
+    """
+    steps.run(script, arguments=["--out", OUT])
+    assert steps.lines == [f"{steps.declare('').run.parent_id} step step azureml.StepRun 1 Running"]
+
+
+def test_metrics_and_tags_arrive_with_the_step(steps):
+    script = """
+        import os, subprocess, sys
+        import numpy as np
+        from azureml.core import Run
+        run = Run.get_context()
+        run.log("loss", np.float32(0.5), "the loss", step=1)
+        run.log(name="loss", value=float("nan"))
+        run.log_list("list", [1, 2])
+        for x in (1, 2):
+            run.log_row("Y over X", x=x, y=np.float64(x / 10))
+        run.log_table("table", {"a": [1, 2], "b": np.array([3, 4])})
+        run.log_confusion_matrix("matrix", np.eye(2))
+        run.log_residuals("residuals", '{"schema_type": "residuals"}')
+        run.parent.log("loss", 9)
+        run.parent.log("rows", 3)
+        run.tag("stage", "train"); run.tag("done"); run.set_tags({"x": 1, "y": 2}); run.remove_tags("y")
+        run.parent.tag("dataset_id", "7")
+        run.add_properties({"author": "me"})
+        try:
+            run.add_properties({"author": "you"})
+        except ValueError as error:
+            print(error)
+        with run.child_run() as child:
+            child.log("loss", 8)
+            assert child.get_metrics() == {"loss": 8} and child.parent is run
+        with run.child_run(name="second") as child:
+            child.log("loss", 7)
+            child.fail("only the child")
+            assert child.get_status() == "Failed" == child.wait_for_completion()["status"]
+        assert [each.display_name for each in run.get_children()] == ["child_1", "second"]
+        subprocess.run([sys.executable, "-c", "from azureml.core import Run; Run.get_context().log('other', 1)"], check=True)
+        assert Run.get_context().get_metrics()["other"] == 1
+        assert run.get_metrics("list") == {"list": [1, 2]} and run.get_tags() == {"stage": "train", "done": "", "x": "1"}
+        assert run.parent.get_metrics() == {"loss": 9, "rows": 3} and run.get_properties() == {"author": "me"}
+        run.start(); run.flush(); run.complete()
+    """
+    result = steps.run(script)
+
+    assert result.metrics == {
+        "loss": [0.5, "nan"],
+        "list": [1, 2],
+        "Y over X": {"x": [1, 2], "y": [0.1, 0.2]},
+        "table": {"a": [1, 2], "b": [3, 4]},
+        "matrix": [[1.0, 0.0], [0.0, 1.0]],
+        "residuals": {"schema_type": "residuals"},
+        "other": 1,
+        "parent.loss": 9,
+        "rows": 3,
+        "child_1.loss": 8,
+        "second.loss": 7,
+    }
+    assert result.details == {
+        "tags": {"dataset_id": "7", "stage": "train", "done": "", "x": "1"},
+        "properties": {"author": "me"},
+    }
+    assert steps.lines[0] == "metric loss = 0.5 (the loss step 1)"
+    assert "parent: metric rows = 3" in steps.lines
+    assert "Property 'author' is 'me': properties never change. Set a tag instead." in steps.lines
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_run_that_is_marked_as_failed_fails_the_step(steps, code):
+    script = f"""
+        import sys
+        from azureml.core import Run
+        run = Run.get_context()
+        open(sys.argv[1], "w").write("x")
+        run.fail(error_details="no rows", error_code="E7")
+        assert run.get_status() == "Failed"
+        sys.exit({code})
+    """
+    with pytest.raises(StepFailed, match=rf"exit code {code} and marked its run as failed: \[E7\] no rows"):
+        steps.run(script, arguments=[OUT])
+    assert nothing_published(steps)
+    assert "failed Run.fail = [E7] no rows" in steps.lines
+
+
+@pytest.mark.parametrize("run", ["run", "run.parent"])
+def test_a_run_that_is_cancelled_ends_at_once_and_is_not_tried_again(steps, run):
+    script = f"""
+        import sys
+        from azureml.core import Run
+        run = Run.get_context()
+        open(sys.argv[1], "w").write("x")
+        {run}.cancel()
+        print("still here")
+    """
+    with pytest.raises(RunCanceled, match=r"script\.py cancelled its run") as caught:
+        steps.run(script, arguments=[OUT])
+    assert isinstance(caught.value, UserError)
+    assert nothing_published(steps)
+    assert "still here" not in steps.lines
+
+
+def test_what_has_no_counterpart_says_what_to_do_instead(steps):
+    script = """
+        from azureml.core import Run
+        run = Run.get_context()
+        for ask in (
+            lambda: run.get_secret("key"),
+            lambda: run.submit_child(None),
+            lambda: run.get_portal_url(),
+            lambda: run.wait_for_completion(show_output=True),
+            lambda: run.experiment.submit(None),
+            lambda: Run(run.experiment, "another"),
+            lambda: run.no_such_thing,
+        ):
+            try:
+                ask()
+            except AttributeError as error:
+                print(error)
+    """
+    steps.run(script)
+    for line, expected in zip(
+        steps.lines,
+        [
+            "Run.get_secret of the SDK v1 is not offered. Hand it over: RunConfiguration(",
+            "Run.submit_child of the SDK v1 is not offered. Declare more steps in the DAG",
+            "Look at the task in the Airflow UI",
+            "A script cannot wait for the end of its own run",
+            "Experiment.submit of the SDK v1 is not offered. Declare more steps",
+            "Run 'another' cannot be opened",
+            "'Run' object has no attribute 'no_such_thing'",
+        ],
+        strict=True,
+    ):
+        assert expected in line
+
+
+class TestByHand:
+    def test_everything_a_script_reports_is_printed(self, tmp_path, capsys, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        Path("model.pkl").write_text("model")
+        run = Run.get_context()
+        run.log_row("row", a=1)
+        run.parent.log("rows", 3)
+        run.tag("k", "v")
+        run.upload_file("outputs/model.pkl", "model.pkl")
+        with run.child_run() as child:
+            child.log_table("t", {"a": [1]})
+        run.complete()
+        assert capsys.readouterr().out.splitlines() == [
+            "metric row = {'a': [1]}",
+            "metric rows = 3",
+            "tag k = v",
+            "file outputs/model.pkl of the run: 5 bytes; not kept, as this script runs by hand",
+            "metric t = {'a': [1]}",
+        ]
+        assert (run.get_metrics(), run.get_tags()) == ({"row": {"a": [1]}}, {"k": "v"})
+        with pytest.raises(FilesNotFound):
+            run.upload_file("x", "not there")
+
+    def test_what_only_a_step_has_says_so(self):
+        run = Run.get_context()
+        for ask in (run.get_details, run.get_file_names, lambda: run.register_model("m", "outputs")):
+            with pytest.raises(OfflineRun, match="only inside a pipeline step"):
+                ask()
+        with pytest.raises(NotOffered, match="runs by hand"):
+            Run(None, "some id")
+
+
+class TestModels:
+    def test_a_model_of_the_runs_files_is_a_registered_dataset(self, steps, tmp_path, monkeypatch):
+        script = """
+            import os
+            from azureml.core import Model, Run
+            run = Run.get_context()
+            os.makedirs("outputs/deep")
+            open("outputs/model.pkl", "w").write("first"); open("outputs/deep/x", "w").write("x")
+            made = run.register_model(
+                model_name="iris", model_path="outputs/model.pkl", tags={"area": "flowers"}, description="d",
+                model_framework="ScikitLearn", properties={"p": 1})
+            print(made.name, made.id, made.version, made.tags, made.description)
+            print(run.parent.register_model("iris", "./outputs/").version)
+            print(open(Model.get_model_path("iris", 1)).read())
+            run.upload_file("by_name", "outputs/model.pkl")
+            print(run.register_model("by_name").version)
+            try:
+                run.register_model("iris", "outputs/none")
+            except FileNotFoundError as error:
+                print(error)
+        """
+        steps.run(script)
+
+        tags = {"p": "1", "area": "flowers", "model_framework": "ScikitLearn"}
+        assert [each for each in steps.lines if not each.startswith("file")] == [
+            f"iris iris:1 1 {tags} d",
+            "2",
+            "first",
+            "1",
+            "The run has no file 'outputs/none' to register as model 'iris'; it has: by_name, outputs/deep/x, outputs/model.pkl. "
+            "Write it to ./outputs, or upload it with run.upload_file().",
+        ]
+        monkeypatch.chdir(tmp_path)
+        whole = Model(steps.workspace, "iris")
+        assert (whole.version, Path(whole.download()).name) == (2, "outputs")
+        assert (tmp_path / "outputs" / "deep" / "x").read_text() == "x"
+        with pytest.raises(FilesExist):
+            whole.download()
+        assert Path(Model(steps.workspace, id="iris:1").download("there")).read_text() == "first"
+        assert Path(Model.get_model_path("iris")) == tmp_path / "azureml-models" / "iris" / "2" / "outputs"
+        assert Dataset.get_by_name(steps.workspace, "iris", 1).to_path() == ["/model.pkl"]
+
+    def test_a_local_model_is_registered_by_hand(self, steps, tmp_path):
+        (tmp_path / "model.pkl").write_text("m")
+        for version in (1, 2):
+            made = Model.register(workspace=steps.workspace, model_path=tmp_path / "model.pkl", model_name="mine")
+            assert (made.name, made.version) == ("mine", version)
+        with pytest.raises(FilesNotFound, match="no file at"):
+            Model.register(steps.workspace, str(tmp_path / "none"), "mine")
+        with pytest.raises(DatasetNotFound, match='"other"'):
+            Model(steps.workspace, "other")
+
+
+SHIM = sorted({(module, name) for module, names in script_side._MODULES.items() for name in names})
+
+
+def test_every_v1_name_of_the_table_can_be_imported(steps):
+    lines = "\n".join(f"from {module} import {name}" for module, name in SHIM)
+    modules = "\n".join(f"import {module}" for module in script_side._MODULES)
+    steps.run(
+        f"{modules}\nfrom azureml.core import *\n{lines}\nimport sys\nprint(Run.__module__, 'airflow' in sys.modules)"
+    )
+    assert steps.lines == ["airflow_aml_data.run False"]
+
+
+def test_inside_a_step_ours_wins_over_an_installed_sdk_and_by_hand_theirs(steps, tmp_path):
+    theirs = tmp_path / "site"
+    for module in [*script_side._MODULES, "azureml", "azureml.train", "azureml.dataprep"]:
+        parts = module.split(".")
+        folder = theirs.joinpath(*parts) if len(parts) < 3 else theirs.joinpath(*parts[:-1])
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / ("__init__.py" if len(parts) < 3 else f"{parts[-1]}.py")
+        file.write_text(
+            "theirs = True\n" + "__path__ = __import__('pkgutil').extend_path(__path__, __name__)\n" * (len(parts) < 3)
+        )
+    modules = [*script_side._MODULES, "azureml.train"]
+    script = "".join(f"import {each}; print('theirs' in vars({each}))\n" for each in modules)
+
+    steps.run(script, environment_variables={"PYTHONPATH": str(theirs)})
+
+    assert steps.lines == ["False"] * len(script_side._MODULES) + ["True"]
+    environment = {**os.environ, "PYTHONPATH": str(theirs)}
+    by_hand = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
+    )
+    assert by_hand.stdout.split() == ["True"] * len(modules)
+
+
+@pytest.mark.parametrize("first", ["azureml.core", "azureml.data", "azureml.exceptions", "azureml.core.run"])
+def test_other_packages_in_azureml_do_not_hide_ours(tmp_path, first):
+    """Microsoft's mltable brings azureml.dataprep, and with it an ``azureml`` of its own."""
+    (tmp_path / "azureml" / "dataprep").mkdir(parents=True)
+    (tmp_path / "azureml" / "dataprep" / "__init__.py").touch()
+    (tmp_path / "azureml" / "__init__.py").write_text(
+        "__path__ = __import__('pkgutil').extend_path(__path__, __name__)"
+    )
+    script = f"import azureml.dataprep, {first}; print({first}.__all__)"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
+    assert said.stdout.strip() == str(script_side.names_of(first))
+
+
+def test_a_dag_file_gets_the_output_that_tells_airflow_the_order():
+    code = "import airflow; from azureml.data import OutputFileDatasetConfig as O; print(O.__module__)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.split()[-1] == "airflow_aml_data.outputs"

@@ -58,12 +58,12 @@ class TestWhatAStepLeaves:
             run.log_list("many", [1, 2])
             run.log_row("row", a=1, b="x")
         """
-        assert steps.run(script).metrics == {"once": 0.5, "many": [1, 2], "row.a": 1, "row.b": "x"}
+        assert steps.run(script).metrics == {"once": 0.5, "many": [1, 2], "row": {"a": [1], "b": ["x"]}}
 
     def test_metrics_the_script_destroyed_lose_no_output(self, steps):
         script = WRITE + (
             "    import json; run = json.load(open(os.environ['AML_DATA_RUN_FILE']))\n"
-            '    open(run[\'metrics_file\'], \'wb\').write(b\'{"name": "a", "value": 1}\\n{"nam\\xff\')\n'
+            '    open(run[\'records_file\'], \'wb\').write(b\'{"name": "a", "value": 1}\\n{"nam\\xff\')\n'
         )
         result = steps.run(script, arguments=[UPLOADED])
 

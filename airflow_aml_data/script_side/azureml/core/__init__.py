@@ -1,18 +1,6 @@
-"""``from azureml.core import Run``, as v1 scripts begin."""
+"""Stands in for the SDK v1's azureml.core; :mod:`airflow_aml_data.script_side` says what is in it."""
 
-from typing import Any
+from airflow_aml_data.script_side import names_of, provide
 
-from airflow_aml_data.run import Run
-
-__all__ = ["Dataset", "Datastore", "Run", "Workspace"]
-
-
-def __getattr__(name: str) -> Any:
-    if name in __all__:
-        import airflow_aml_data
-
-        return getattr(airflow_aml_data, name)
-    raise AttributeError(
-        f"azureml.core.{name} is not among what pipeline scripts find here: {', '.join(__all__)}. "
-        "The SDK v1 itself is retired."
-    )
+__all__ = names_of(__name__)
+__getattr__ = provide(__name__)
