@@ -15,6 +15,7 @@ from airflow_aml_data.core.globs import is_glob
 from airflow_aml_data.core.identity import check_dataset_name
 from airflow_aml_data.core.partition import as_partition_format
 from airflow_aml_data.core.paths import declared_sources
+from airflow_aml_data.core.protocol import RunFile
 from airflow_aml_data.core.sampling import Sampling, is_template
 from airflow_aml_data.core.selection import Selection
 from airflow_aml_data.core.workspace import DataPath, Datastore, Workspace
@@ -180,6 +181,14 @@ class FileDatasetFactory:
         return FileDataset((where,))
 
 
+class DatasetScenario:
+    """What a model used a dataset for: ``Dataset.Scenario``, in ``Model.register(datasets=[(scenario, dataset)])``."""
+
+    TRAINING = "training"
+    VALIDATION = "validation"
+    INFERENCE = "inference"
+
+
 class Dataset:
     """Where datasets are made.
 
@@ -191,6 +200,7 @@ class Dataset:
 
     Tabular = TabularDatasetFactory
     File = FileDatasetFactory
+    Scenario = DatasetScenario
 
     @staticmethod
     def get_by_name(workspace: Workspace, name: str, version: int | str | None = "latest") -> RegisteredDataset:
@@ -206,10 +216,13 @@ class Dataset:
         return RegisteredDataset(workspace, name, version)
 
     @staticmethod
-    def get_by_id(workspace: Workspace, id: str) -> RegisteredDataset:  # noqa: A002  v1's name
-        """A registered version by its ``id``. It is looked up when it is used.
+    def get_by_id(
+        workspace: Workspace,
+        id: str,  # noqa: A002  v1's name
+    ) -> RegisteredDataset | FileDataset | TabularDataset:
+        """A registered version by its ``id``, looked up when it is used; in a script also an input of its step.
 
-        :param id: Of a registered version, or a template.
+        :param id: Of a registered version, or a template; or what the script got as the argument of a direct input.
         :raises InvalidDeclaration: for something else than text.
         :raises DatasetIdNotFound: on use, when no registered version has the id.
 
@@ -217,6 +230,10 @@ class Dataset:
         """
         if not isinstance(id, str) or not id:
             raise InvalidDeclaration(f"The id of a registered dataset is text that is not empty, found {id!r}.")
+        step = RunFile.current()
+        for each in step.inputs.values() if step else ():
+            if each.dataset["id"] == id:
+                return from_definition(workspace, each.dataset)
         return RegisteredDataset(workspace, None, declared_id=id)
 
     @staticmethod

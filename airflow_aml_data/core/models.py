@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from airflow_aml_data.core.definition import StorePath
+from airflow_aml_data.core.definition import Definition, StorePath
 from airflow_aml_data.core.factory import Dataset
 from airflow_aml_data.core.files import find_files
 from airflow_aml_data.core.identity import check_dataset_name
 from airflow_aml_data.core.transfer import download
 from airflow_aml_data.core.workspace import Workspace
-from airflow_aml_data.errors import FilesNotFound
+from airflow_aml_data.errors import FilesNotFound, NotOffered
 
 _FOLDER = "azureml-models"
 """Where models lie: on the default datastore, and below the working directory after ``get_model_path``. Source: v1."""
@@ -44,6 +44,7 @@ class Model:
         self.workspace = workspace
         self.name, self.version = row.name, row.version
         self.description, self.tags = row.description, dict(row.tags)
+        self.created_time = row.created_at
 
     def __repr__(self) -> str:
         return f"Model(name={self.name!r}, version={self.version})"
@@ -93,6 +94,26 @@ class Model:
         return Model(workspace, model_name, version=made.version)
 
     @staticmethod
+    def list(workspace: Workspace, name: str | None = None, latest: bool = False, **more: Any) -> list[Model]:
+        """The models that were registered as such, by name, each with its versions from the latest down.
+
+        :param name: Only the model of that name.
+        :param latest: Only the latest version of each.
+        :raises NotOffered: for another of v1's filters.
+        """
+        if more:
+            raise NotOffered(
+                f"Model.list takes name and latest, not {', '.join(more)}. Filter what it returns by .tags."
+            )
+        found = []
+        for row in workspace.connect().catalog.list_datasets():
+            if name in (None, row.name) and _is_model(row.definition):
+                found += [Model(workspace, row.name, version=each) for each in range(row.version, 0, -1)][
+                    : 1 if latest else None
+                ]
+        return found
+
+    @staticmethod
     def get_model_path(model_name: str, version: int | str | None = None, _workspace: Workspace | None = None) -> str:
         """The local path of a model's file or folder, copied below ``azureml-models/name/version``.
 
@@ -116,3 +137,8 @@ class Model:
         folder = Path(target_dir) if files.single_file else Path(target_dir, name)
         copies = download(files, folder, overwrite=exist_ok)
         return copies[0] if files.single_file else str(folder.absolute())
+
+
+def _is_model(definition: Mapping[str, Any]) -> bool:
+    first = Definition.from_json(definition).sources[0]
+    return isinstance(first, StorePath) and first.path.startswith(f"{_FOLDER}/")

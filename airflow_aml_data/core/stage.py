@@ -217,7 +217,7 @@ def _writable(output: Path, read_only: Sequence[Path]) -> Path:
 
 
 def _environment(plan: StepPlan, run_file: RunFile, scratch: Path) -> dict[str, str]:
-    """Source of the names: v1, semantics section 8."""
+    """Source of the names: v1, semantics section 8; ``AZUREML_DATAREFERENCE_`` is what older scripts read."""
     environment = script_environment(os.environ) | dict(plan.environment_variables)
     environment[RUN_FILE_VARIABLE] = str(scratch / "run.json")
     environment["AZUREML_RUN_ID"] = run_file.id
@@ -228,7 +228,7 @@ def _environment(plan: StepPlan, run_file: RunFile, scratch: Path) -> dict[str, 
     paths = {name: each.path or each.dataset["id"] for name, each in run_file.inputs.items()}
     for prefix, named in (("AZURE_ML_INPUT_", paths), ("AZURE_ML_OUTPUT_", run_file.outputs)):
         for name, value in named.items():
-            environment[prefix + name] = value
+            environment[prefix + name] = environment[f"AZUREML_DATAREFERENCE_{name}"] = value
             if not is_reserved_variable(name):
                 environment[name] = value
     environment["PYTHONUNBUFFERED"] = "1"

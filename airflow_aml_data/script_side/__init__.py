@@ -41,7 +41,7 @@ _MODULES = {
     "azureml.core.dataset": ("Dataset",),
     "azureml.core.datastore": ("Datastore",),
     "azureml.core.experiment": ("Experiment",),
-    "azureml.core.model": ("Model",),
+    "azureml.core.model": ("Dataset", "Model"),
     "azureml.core.run": ("Run", "_OfflineRun"),
     "azureml.core.workspace": ("Workspace",),
     "azureml.data": ("FileDataset", "OutputFileDatasetConfig", "TabularDataset"),
