@@ -25,7 +25,6 @@ _INSTEAD = {
     "get_all_logs": _AIRFLOW_UI,
     "get_details_with_logs": _AIRFLOW_UI,
     "get_detailed_status": _AIRFLOW_UI,
-    "get_portal_url": _AIRFLOW_UI,
     "get_secret": 'Hand it over: RunConfiguration(environment_variables={"KEY": "{{ var.value.key }}"}), os.environ["KEY"] here.',
     "get_secrets": 'Hand them over: RunConfiguration(environment_variables={"KEY": "{{ var.value.key }}"}).',
     "get_environment": "The interpreter is what the step's RunConfiguration says; sys.prefix is where it lies.",
@@ -56,6 +55,10 @@ class Reports(V1):
 
     def _records(self) -> list[Record]:
         raise NotImplementedError
+
+    def _known(self) -> list[Record]:
+        """The records of this step, and what other steps have reported to the same run."""
+        return self._records()
 
     def _add_file(self, name: str, file: Path) -> None:
         raise NotImplementedError
@@ -119,23 +122,25 @@ class Reports(V1):
     log_residuals = log_confusion_matrix
 
     def get_metrics(self, name: str | None = None, recursive: bool = False, **more: Any) -> dict[str, Any]:
-        """What this step has logged to the run so far: a value, a list, or column to list of values.
+        """What has been logged to the run so far: a value, a list, or column to list of values.
+
+        The pipeline's run also has what its steps that have ended logged to it.
 
         :param name: Only the metric of that name.
         :param recursive: v1's; what child runs have logged is asked of :meth:`get_children`.
         """
-        found = metrics_of(self._records(), self._run)
+        found = metrics_of(self._known(), self._run)
         return found if name is None else {each: found[each] for each in found if each == name}
 
     @property
     def tags(self) -> dict[str, Any]:
-        """The tags this step has set on the run."""
-        return settings_of(self._records(), "tag", self._run)
+        """The tags that were set on the run."""
+        return settings_of(self._known(), "tag", self._run)
 
     @property
     def properties(self) -> dict[str, Any]:
-        """The properties this step has set on the run."""
-        return settings_of(self._records(), "property", self._run)
+        """The properties that were set on the run."""
+        return settings_of(self._known(), "property", self._run)
 
     def get_tags(self) -> dict[str, Any]:
         """The same as :attr:`tags`."""

@@ -170,6 +170,16 @@ class Run(Reports):
         """The same as :attr:`status`."""
         return self.status
 
+    def get_portal_url(self) -> str:
+        """Where the Airflow UI shows the run: the log of the task, or the DAG run.
+
+        :raises NotOffered: when the step was not started by Airflow.
+        """
+        url = self._inside_a_step("get_portal_url()").log_url
+        if not url:
+            raise NotOffered("This step was not started by Airflow, so that no page shows it.")
+        return url.partition("/tasks/")[0] if self._run == PARENT else url
+
     def get_details(self) -> dict[str, Any]:
         """What the run is, with v1's keys: id, status, start, inputs, outputs, script and arguments."""
         file = self._inside_a_step("get_details()")
@@ -307,6 +317,14 @@ class Run(Reports):
 
     def _records(self) -> list[Record]:
         return read(Path(self._inside_a_step("get_metrics()").records_file))
+
+    def _known(self) -> list[Record]:
+        if self._run != PARENT:
+            return self._records()
+        from airflow_aml_data.core import parent
+
+        file = self._inside_a_step("get_metrics()")
+        return parent.find(self.experiment.workspace.connect(), file.dag_id, file.run_id) + self._records()
 
     def _prefix(self) -> str:
         return f"{self._run}/" if self._run not in ("", PARENT) else ""

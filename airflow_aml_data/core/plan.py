@@ -51,6 +51,7 @@ class StepDeclaration:
     :param title: What the log calls it; ``""``: the command as it is written.
     :param source_directory: Absolute; a copy of it is the working directory. None: that is an empty folder.
     :param parameters: v1's ``params``: become environment variables ``AML_PARAMETER_{name}``.
+    :param log_url: Where the Airflow UI shows the task.
     """
 
     run: StepRun
@@ -62,6 +63,7 @@ class StepDeclaration:
     outputs: Sequence[Any] = ()
     parameters: Mapping[str, Any] = field(default_factory=dict)
     environment_variables: Mapping[str, str] = field(default_factory=dict)
+    log_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,7 @@ class StepPlan:
     inputs: Sequence[PlannedInput]
     outputs: Sequence[PlannedOutput]
     environment_variables: Mapping[str, str]
+    log_url: str = ""
 
 
 def plan_step(workspace: ConnectedWorkspace, declared: StepDeclaration) -> StepPlan:
@@ -137,6 +140,7 @@ def plan_step(workspace: ConnectedWorkspace, declared: StepDeclaration) -> StepP
         inputs=inputs,
         outputs=[_plan_output(workspace, name, each, declared.run) for name, each in data.outputs.items()],
         environment_variables=_variables(declared),
+        log_url=declared.log_url,
     )
 
 

@@ -42,6 +42,7 @@ class RunFile:
     :param files_folder: Where files uploaded to the run go.
     :param records_file: Where metrics and tags go; see :mod:`.records`.
     :param started_at: ISO 8601, UTC.
+    :param log_url: Where the Airflow UI shows the task; ``""`` outside Airflow.
     """
 
     id: str
@@ -62,6 +63,7 @@ class RunFile:
     files_folder: str = ""
     records_file: str = ""
     started_at: str = ""
+    log_url: str = ""
 
     def write(self, path: Path) -> None:
         """Store the file, readable by its owner only: a workspace may hold credentials."""

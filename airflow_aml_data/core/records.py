@@ -52,13 +52,17 @@ def append(file: Path, record: Record) -> None:
 
 def read(file: Path) -> list[Record]:
     """All records so far; a line that is none is logged and left out."""
+    return parse(file.read_bytes()) if file.is_file() else []
+
+
+def parse(content: bytes) -> list[Record]:
+    """The records a file holds."""
     records = []
-    if file.is_file():
-        for line in file.read_bytes().splitlines():
-            try:
-                records.append(Record(**json.loads(line)))
-            except (ValueError, TypeError):  # the script's own doing, and no reason to lose its outputs
-                log.warning("A metric cannot be read: %r", line[:200])
+    for line in content.splitlines():
+        try:
+            records.append(Record(**json.loads(line)))
+        except (ValueError, TypeError):  # the script's own doing, and no reason to lose its outputs
+            log.warning("A metric cannot be read: %r", line[:200])
     return records
 
 

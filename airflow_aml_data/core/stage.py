@@ -79,6 +79,7 @@ def stage_step(workspace: ConnectedWorkspace, plan: StepPlan, scratch: Path) -> 
         shipped=folder_state(work),
         files_folder=str(files_folder),
         records_file=str(scratch / "records.jsonl"),
+        log_url=plan.log_url,
         started_at=datetime.now(UTC).isoformat(),
     )
     run_file.write(scratch / "run.json")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from airflow_aml_data.core import records
+from airflow_aml_data.core import parent, records
 from airflow_aml_data.core.catalog import Catalog, NewOutput, Output
 from airflow_aml_data.core.commit import commit_step, discard
 from airflow_aml_data.core.compute.local import Command
@@ -88,7 +88,8 @@ def run_step(
         code = compute.run(staged.command, on_line)
         reported = records.read(Path(staged.run_file.records_file))
         _check_end(plan.title, code, reported)
-        metrics = _metrics_for_xcom(reported, Path(staged.run_file.files_folder))
+        metrics = _metrics_for_xcom(reported, files := Path(staged.run_file.files_folder))
+        parent.keep(reported, files)
         return StepResult(
             outputs=_publish(workspace, plan, staged, existing), metrics=metrics, details=_details(reported)
         )

@@ -140,6 +140,7 @@ class StepOperator(BaseOperator):
                 outputs=self.outputs,
                 parameters=self.script_params,
                 **self.program(),
+                log_url=ti.log_url,
             )
             result = run_step(self._workspace(declared).connect(), declared, self._compute, on_line=self.log.info)
         except UserError as error:

@@ -227,3 +227,41 @@ def test_metrics_beyond_xcom_are_in_a_file(steps):
     assert result.metrics == {"accuracy": 0.5}
     assert len(json.loads(found(steps, result)["metrics_of_the_step.json"])["million"]) == 100_000
     assert len(steps.lines[0]) < 1000
+
+
+class TestParent:
+    REPORT = """
+        import sys
+        from azureml.core import Run
+        parent = Run.get_context().parent
+        parent.log("mse", float(sys.argv[1]))
+        parent.tag("last", sys.argv[1])
+        parent.add_properties({"author": "me"})
+    """
+    ASK = """
+        from azureml.core import Run
+        run = Run.get_context()
+        run.log("own", 1)
+        print(run.parent.get_metrics(), run.parent.get_tags(), run.parent.get_properties(), run.get_metrics(), run.tags)
+    """
+
+    def test_later_steps_see_what_earlier_ones_reported_to_the_pipelines_run(self, steps):
+        for number in (1, 2):
+            steps.run(self.REPORT, arguments=[number], task_id=f"t{number}")
+        steps.run(self.ASK, task_id="ask")
+        assert steps.lines[-1] == "{'mse': [1.0, 2.0]} {'last': '2'} {'author': 'me'} {'own': 1} {}"
+
+    def test_of_a_step_that_ran_again_the_last_time_counts_and_other_runs_do_not(self, steps):
+        for number in (1, 2):
+            steps.run(self.REPORT, arguments=[number], try_number=number)
+        steps.run(self.REPORT, arguments=[3], run_id="another", task_id="t3")
+        with pytest.raises(StepFailed):
+            steps.run(self.REPORT + "    raise SystemExit(1)", arguments=[4], task_id="failed")
+        steps.run(self.ASK, task_id="ask")
+        assert steps.lines[-1] == "{'mse': 2.0} {'last': '2'} {'author': 'me'} {'own': 1} {}"
+
+    def test_a_property_of_the_pipelines_run_never_changes(self, steps):
+        steps.run(self.REPORT, arguments=[1], task_id="t1")
+        with pytest.raises(StepFailed):
+            steps.run("from azureml.core import Run; Run.get_context().parent.add_properties({'author': 'you'})")
+        assert "Property 'author' is 'me'" in steps.lines[-1]

@@ -286,6 +286,7 @@ def test_what_has_no_counterpart_says_what_to_do_instead(steps):
             lambda: run.get_secret("key"),
             lambda: run.submit_child(None),
             lambda: run.get_portal_url(),
+            lambda: run.get_all_logs(),
             lambda: run.wait_for_completion(show_output=True),
             lambda: run.experiment.submit(None),
             lambda: Run(run.experiment, "another"),
@@ -302,6 +303,7 @@ def test_what_has_no_counterpart_says_what_to_do_instead(steps):
         [
             "Run.get_secret of the SDK v1 is not offered. Hand it over: RunConfiguration(",
             "Run.submit_child of the SDK v1 is not offered. Declare more steps in the DAG",
+            "This step was not started by Airflow",
             "Look at the task in the Airflow UI",
             "A script cannot wait for the end of its own run",
             "Experiment.submit of the SDK v1 is not offered. Declare more steps",
@@ -451,3 +453,20 @@ def test_a_dag_file_gets_the_output_that_tells_airflow_the_order():
     code = "import airflow; from azureml.data import OutputFileDatasetConfig as O; print(O.__module__)"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.split()[-1] == "airflow_aml_data.outputs"
+
+
+def test_a_direct_input_is_found_by_the_id_the_script_gets(steps, put):
+    put({"data/1.csv": "a\n1\n2\n"})
+    table = Dataset.Tabular.from_delimited_files((steps.workspace.get_default_datastore(), "data/1.csv"))
+    script = """
+        import sys
+        from azureml.core import Dataset, Run
+        ws = Run.get_context().experiment.workspace
+        print(Dataset.get_by_id(ws, id=sys.argv[1]).to_pandas_dataframe().to_dict("list"))
+        try:
+            Dataset.get_by_id(ws, "other").to_path()
+        except Exception as error:
+            print(type(error).__name__)
+    """
+    steps.run(script, arguments=[table.take(1).as_named_input("table")])
+    assert steps.lines == ["{'a': [1]}", "DatasetNotFound"]

@@ -285,6 +285,7 @@ def test_a_regression_over_two_branches_of_parquet_folders(
     assert files.to_path() == [
         "/outputs/final.pkl",
         *(f"/outputs/model_alpha_{alpha}.pkl" for alpha in ("0.00", "0.25", "0.50", "0.75")),
+        "/parent_run.jsonl",
     ]
     assert finished.xcom("train", "run_details")["tags"] == {"training_data": "training_data", "run_type": "train"}
     (model,) = Model.list(workspace)
@@ -493,7 +494,7 @@ joblib.dump(value=model, filename="outputs/model.pkl")
 df.sample(10, random_state=1).to_csv("outputs/sample.csv", index=False, header=True)
 os.makedirs(args.model_folder, exist_ok=True)
 joblib.dump(value=model, filename=os.path.join(args.model_folder, "model.pkl"))
-print(run.get_file_names())
+run.parent.log("Accuracy", 0.5)
 run.complete()
 """,
     "scripts/register.py": """
@@ -514,7 +515,11 @@ ws = Run.get_context().experiment.workspace
 model = Model.register(workspace=ws, model_name="iris-tree", model_path=model_output_dir)
 print("Registered version {0} of model {1}".format(model.version, model.name))
 loaded = joblib.load(os.path.join(Model(ws, "iris-tree").download(target_dir="again"), "model.pkl"))
-Run.get_context().log("depth", loaded.get_depth())
+run = Run.get_context()
+run.log("depth", loaded.get_depth())
+run.log("loss", float("nan"))
+print(run.get_portal_url(), run.parent.get_portal_url())
+run.log("parent_accuracy", run.parent.get_metrics()["Accuracy"])
 """,
 }
 
@@ -535,5 +540,8 @@ def test_a_dataset_by_its_id_and_a_model_by_its_name(
 
     assert finished.state == "success"
     assert finished.xcom("train")["observations"] == 150
-    assert finished.xcom("register")["depth"] > 1
+    assert finished.xcom("train")["parent.Accuracy"] == 0.5
+    registered = finished.xcom("register")
+    assert registered["depth"] > 1
+    assert (registered["loss"], registered["parent_accuracy"]) == ("nan", 0.5)
     assert [each.id for each in Model.list(workspace, latest=True)] == ["iris-tree:1"]
