@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_aml_data.core.protocol import RunFile
 from airflow_aml_data.core.records import PARENT, Record, append, read
 from airflow_aml_data.core.run_files import add_file, stored_files, written_files
-from airflow_aml_data.errors import FilesNotFound, NotOffered, OfflineRun
+from airflow_aml_data.errors import FilesNotFound, InvalidDeclaration, NotOffered, OfflineRun
 from airflow_aml_data.reports import V1, Reports
 
 if TYPE_CHECKING:
@@ -257,11 +257,15 @@ class Run(Reports):
         """A run below this one, for use in ``with``. Its metrics arrive as ``name.metric``, its files as ``name/file``.
 
         :param name: None: ``child_1``, ``child_2`` and so on.
+        :raises InvalidDeclaration: for the name ``parent``.
         """
-        number = len(list(self.get_children())) + 1
-        child = _ChildRun(self, name or f"child_{number}")
-        self._report("child", child._run, None)
-        return child
+        if name == PARENT:
+            raise InvalidDeclaration(
+                f"{PARENT!r} is what the pipeline's run is called. Give the child run another name."
+            )
+        name = name or f"child_{len(list(self.get_children())) + 1}"
+        self._report("child", name, None)
+        return _ChildRun(self, name)
 
     def get_children(self, recursive: bool = False, **more: Any) -> Iterator[Run]:
         """The runs made by :meth:`child_run`."""

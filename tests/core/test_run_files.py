@@ -8,6 +8,7 @@ import pytest
 
 from airflow_aml_data import Dataset
 from airflow_aml_data.core.outputs import OutputFileDatasetConfig
+from airflow_aml_data.core.plan import declared_data
 from airflow_aml_data.core.run_files import RUN_FILES
 from airflow_aml_data.errors import StepFailed, WiringError
 from tests.core.steps import WRITE
@@ -121,9 +122,9 @@ def test_an_input_placed_below_outputs_is_not_taken_for_the_scripts_work(steps, 
 
 
 @pytest.mark.parametrize("name", [RUN_FILES, "run_details", "return_value"])
-def test_an_output_cannot_take_a_name_that_is_spoken_for(steps, name):
+def test_an_output_cannot_take_a_name_that_is_spoken_for(name):
     with pytest.raises(WiringError, match=name):
-        steps.run(WRITE, arguments=[OutputFileDatasetConfig(name)])
+        declared_data([OutputFileDatasetConfig(name)], [], [])
 
 
 def test_a_retry_gets_run_files_of_its_own(steps):
@@ -229,39 +230,29 @@ def test_metrics_beyond_xcom_are_in_a_file(steps):
     assert len(steps.lines[0]) < 1000
 
 
-class TestParent:
-    REPORT = """
+def test_later_steps_see_what_earlier_ones_reported_to_the_pipelines_run(steps):
+    """Of a step that ran again the last time counts; failed steps and other runs do not."""
+    report = """
         import sys
         from azureml.core import Run
         parent = Run.get_context().parent
         parent.log("mse", float(sys.argv[1]))
         parent.tag("last", sys.argv[1])
-        parent.add_properties({"author": "me"})
     """
-    ASK = """
+    ask = """
         from azureml.core import Run
         run = Run.get_context()
         run.log("own", 1)
-        print(run.parent.get_metrics(), run.parent.get_tags(), run.parent.get_properties(), run.get_metrics(), run.tags)
+        run.parent.log("mse", 5)
+        print(run.parent.get_metrics(), run.parent.get_tags(), run.get_metrics(), run.tags)
     """
+    steps.run(report, arguments=[1], task_id="first")
+    steps.run(report, arguments=[2], task_id="second")
+    steps.run(report, arguments=[3], task_id="first", try_number=2)
+    steps.run(report, arguments=[9], task_id="first", run_id="another")
+    with pytest.raises(StepFailed):
+        steps.run(report + "    raise SystemExit(1)", arguments=[9], task_id="failed")
 
-    def test_later_steps_see_what_earlier_ones_reported_to_the_pipelines_run(self, steps):
-        for number in (1, 2):
-            steps.run(self.REPORT, arguments=[number], task_id=f"t{number}")
-        steps.run(self.ASK, task_id="ask")
-        assert steps.lines[-1] == "{'mse': [1.0, 2.0]} {'last': '2'} {'author': 'me'} {'own': 1} {}"
+    steps.run(ask, task_id="ask")
 
-    def test_of_a_step_that_ran_again_the_last_time_counts_and_other_runs_do_not(self, steps):
-        for number in (1, 2):
-            steps.run(self.REPORT, arguments=[number], try_number=number)
-        steps.run(self.REPORT, arguments=[3], run_id="another", task_id="t3")
-        with pytest.raises(StepFailed):
-            steps.run(self.REPORT + "    raise SystemExit(1)", arguments=[4], task_id="failed")
-        steps.run(self.ASK, task_id="ask")
-        assert steps.lines[-1] == "{'mse': 2.0} {'last': '2'} {'author': 'me'} {'own': 1} {}"
-
-    def test_a_property_of_the_pipelines_run_never_changes(self, steps):
-        steps.run(self.REPORT, arguments=[1], task_id="t1")
-        with pytest.raises(StepFailed):
-            steps.run("from azureml.core import Run; Run.get_context().parent.add_properties({'author': 'you'})")
-        assert "Property 'author' is 'me'" in steps.lines[-1]
+    assert steps.lines[-1] == "{'mse': [2.0, 3.0, 5]} {'last': '3'} {'own': 1} {}"

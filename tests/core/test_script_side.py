@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import venv
@@ -10,14 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from airflow_aml_data import Dataset, Run, script_side
+from airflow_aml_data import Dataset, Run
 from airflow_aml_data.core.manifest import Manifest
-from airflow_aml_data.core.models import Model
 from airflow_aml_data.core.outputs import OutputFileDatasetConfig
 from airflow_aml_data.core.protocol import RUN_FILE_VARIABLE, RunFile
 from airflow_aml_data.errors import (
-    DatasetNotFound,
-    FilesExist,
     FilesNotFound,
     NotOffered,
     OfflineRun,
@@ -73,11 +69,6 @@ def test_a_script_finds_its_identity_inputs_and_outputs(steps, put):
     steps.run(script, arguments=[data.as_named_input("raw").as_mount(), OUT, data.as_named_input("direct")])
 
     assert steps.lines == [f"{steps.declare('').run.id} dag workspaceblobstore"]
-
-
-def test_the_stand_in_for_the_sdk_says_what_it_has(steps):
-    steps.run("try: from azureml.core import Environment\nexcept ImportError as e: print(e)")
-    assert "azureml.core.Environment is not among" in steps.lines[0]
 
 
 def test_importing_run_loads_standard_library_modules_only():
@@ -213,7 +204,14 @@ def test_metrics_and_tags_arrive_with_the_step(steps):
             child.log("loss", 7)
             child.fail("only the child")
             assert child.get_status() == "Failed" == child.wait_for_completion()["status"]
+        with child.child_run("deep") as deep:
+            deep.log("x", 1)
+        assert [each.id for each in child.get_children()] == [deep.id]
         assert [each.display_name for each in run.get_children()] == ["child_1", "second"]
+        try:
+            run.child_run("parent")
+        except ValueError as error:
+            print(error)
         subprocess.run([sys.executable, "-c", "from azureml.core import Run; Run.get_context().log('other', 1)"], check=True)
         assert Run.get_context().get_metrics()["other"] == 1
         assert run.get_metrics("list") == {"list": [1, 2]} and run.get_tags() == {"stage": "train", "done": "", "x": "1"}
@@ -234,6 +232,7 @@ def test_metrics_and_tags_arrive_with_the_step(steps):
         "rows": 3,
         "child_1.loss": 8,
         "second.loss": 7,
+        "second.deep.x": 1,
     }
     assert result.details == {
         "tags": {"dataset_id": "7", "stage": "train", "done": "", "x": "1"},
@@ -241,6 +240,7 @@ def test_metrics_and_tags_arrive_with_the_step(steps):
     }
     assert steps.lines[0] == "metric loss = 0.5 (the loss step 1)"
     assert "parent: metric rows = 3" in steps.lines
+    assert "'parent' is what the pipeline's run is called. Give the child run another name." in steps.lines
     assert "Property 'author' is 'me': properties never change. Set a tag instead." in steps.lines
 
 
@@ -345,114 +345,6 @@ class TestByHand:
                 ask()
         with pytest.raises(NotOffered, match="runs by hand"):
             Run(None, "some id")
-
-
-class TestModels:
-    def test_a_model_of_the_runs_files_is_a_registered_dataset(self, steps, tmp_path, monkeypatch):
-        script = """
-            import os
-            from azureml.core import Model, Run
-            run = Run.get_context()
-            os.makedirs("outputs/deep")
-            open("outputs/model.pkl", "w").write("first"); open("outputs/deep/x", "w").write("x")
-            made = run.register_model(
-                model_name="iris", model_path="outputs/model.pkl", tags={"area": "flowers"}, description="d",
-                model_framework="ScikitLearn", properties={"p": 1})
-            print(made.name, made.id, made.version, made.tags, made.description)
-            print(run.parent.register_model("iris", "./outputs/").version)
-            print(open(Model.get_model_path("iris", 1)).read())
-            run.upload_file("by_name", "outputs/model.pkl")
-            print(run.register_model("by_name").version)
-            try:
-                run.register_model("iris", "outputs/none")
-            except FileNotFoundError as error:
-                print(error)
-        """
-        steps.run(script)
-
-        tags = {"p": "1", "area": "flowers", "model_framework": "ScikitLearn"}
-        assert [each for each in steps.lines if not each.startswith("file")] == [
-            f"iris iris:1 1 {tags} d",
-            "2",
-            "first",
-            "1",
-            "The run has no file 'outputs/none' to register as model 'iris'; it has: by_name, outputs/deep/x, outputs/model.pkl. "
-            "Write it to ./outputs, or upload it with run.upload_file().",
-        ]
-        monkeypatch.chdir(tmp_path)
-        whole = Model(steps.workspace, "iris")
-        assert (whole.version, Path(whole.download()).name) == (2, "outputs")
-        assert (tmp_path / "outputs" / "deep" / "x").read_text() == "x"
-        with pytest.raises(FilesExist):
-            whole.download()
-        assert Path(Model(steps.workspace, id="iris:1").download("there")).read_text() == "first"
-        assert Path(Model.get_model_path("iris")) == tmp_path / "azureml-models" / "iris" / "2" / "outputs"
-        assert Dataset.get_by_name(steps.workspace, "iris", 1).to_path() == ["/model.pkl"]
-
-    def test_a_local_model_is_registered_by_hand(self, steps, tmp_path):
-        (tmp_path / "model.pkl").write_text("m")
-        for version in (1, 2):
-            made = Model.register(workspace=steps.workspace, model_path=tmp_path / "model.pkl", model_name="mine")
-            assert (made.name, made.version) == ("mine", version)
-        with pytest.raises(FilesNotFound, match="no file at"):
-            Model.register(steps.workspace, str(tmp_path / "none"), "mine")
-        with pytest.raises(DatasetNotFound, match='"other"'):
-            Model(steps.workspace, "other")
-
-
-SHIM = sorted({(module, name) for module, names in script_side._MODULES.items() for name in names})
-
-
-def test_every_v1_name_of_the_table_can_be_imported(steps):
-    lines = "\n".join(f"from {module} import {name}" for module, name in SHIM)
-    modules = "\n".join(f"import {module}" for module in script_side._MODULES)
-    steps.run(
-        f"{modules}\nfrom azureml.core import *\n{lines}\nimport sys\nprint(Run.__module__, 'airflow' in sys.modules)"
-    )
-    assert steps.lines == ["airflow_aml_data.run False"]
-
-
-def test_inside_a_step_ours_wins_over_an_installed_sdk_and_by_hand_theirs(steps, tmp_path):
-    theirs = tmp_path / "site"
-    for module in [*script_side._MODULES, "azureml", "azureml.train", "azureml.dataprep"]:
-        parts = module.split(".")
-        folder = theirs.joinpath(*parts) if len(parts) < 3 else theirs.joinpath(*parts[:-1])
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / ("__init__.py" if len(parts) < 3 else f"{parts[-1]}.py")
-        file.write_text(
-            "theirs = True\n" + "__path__ = __import__('pkgutil').extend_path(__path__, __name__)\n" * (len(parts) < 3)
-        )
-    modules = [*script_side._MODULES, "azureml.train"]
-    script = "".join(f"import {each}; print('theirs' in vars({each}))\n" for each in modules)
-
-    steps.run(script, environment_variables={"PYTHONPATH": str(theirs)})
-
-    assert steps.lines == ["False"] * len(script_side._MODULES) + ["True"]
-    environment = {**os.environ, "PYTHONPATH": str(theirs)}
-    by_hand = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment
-    )
-    assert by_hand.stdout.split() == ["True"] * len(modules)
-
-
-@pytest.mark.parametrize("first", ["azureml.core", "azureml.data", "azureml.exceptions", "azureml.core.run"])
-def test_other_packages_in_azureml_do_not_hide_ours(tmp_path, first):
-    """Microsoft's mltable brings azureml.dataprep, and with it an ``azureml`` of its own."""
-    (tmp_path / "azureml" / "dataprep").mkdir(parents=True)
-    (tmp_path / "azureml" / "dataprep" / "__init__.py").touch()
-    (tmp_path / "azureml" / "__init__.py").write_text(
-        "__path__ = __import__('pkgutil').extend_path(__path__, __name__)"
-    )
-    script = f"import azureml.dataprep, {first}; print({first}.__all__)"
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment)
-    assert said.stdout.strip() == str(script_side.names_of(first))
-
-
-def test_a_dag_file_gets_the_output_that_tells_airflow_the_order():
-    code = "import airflow; from azureml.data import OutputFileDatasetConfig as O; print(O.__module__)"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert said.stdout.split()[-1] == "airflow_aml_data.outputs"
 
 
 def test_a_direct_input_is_found_by_the_id_the_script_gets(steps, put):
