@@ -28,7 +28,6 @@ _HOMES = {
     "TabularDataset": "airflow_aml_data.core.datasets",
     "TabularDatasetFactory": "airflow_aml_data.core.factory",
     "FileDatasetFactory": "airflow_aml_data.core.factory",
-    "DataType": "airflow_aml_data.core.formats",
     "AzureMLException": "airflow_aml_data.errors:AmlDataError",
     "UserErrorException": "airflow_aml_data.errors:UserError",
     "WebserviceException": "airflow_aml_data.errors:DatasetNotFound",  # v1: no model of that name
@@ -47,7 +46,7 @@ _MODULES = {
     "azureml.data": ("FileDataset", "OutputFileDatasetConfig", "TabularDataset"),
     "azureml.data.datapath": ("DataPath",),
     "azureml.data.dataset_consumption_config": ("DatasetConsumptionConfig",),
-    "azureml.data.dataset_factory": ("DataType", "FileDatasetFactory", "TabularDatasetFactory"),
+    "azureml.data.dataset_factory": ("FileDatasetFactory", "TabularDatasetFactory"),
     "azureml.data.file_dataset": ("FileDataset",),
     "azureml.data.output_dataset_config": ("OutputFileDatasetConfig",),
     "azureml.data.tabular_dataset": ("TabularDataset",),

@@ -54,6 +54,7 @@ def test_a_script_finds_its_identity_inputs_and_outputs(steps, put):
         ws = run.experiment.workspace
         print(run.id, run.experiment.name, ws.get_default_datastore().name)
         assert run.input_datasets["raw"] == os.environ["raw"] == os.environ["AZURE_ML_INPUT_raw"] == sys.argv[1]
+        assert os.environ["AZUREML_DATAREFERENCE_raw"] == sys.argv[1]
         assert run.output_datasets["out"] == os.environ["out"] == os.environ["AZURE_ML_OUTPUT_out"] == sys.argv[2]
         assert run.input_datasets["direct"].to_path() == ["/1"]
         assert os.environ["direct"] == sys.argv[3]
@@ -361,4 +362,4 @@ def test_a_direct_input_is_found_by_the_id_the_script_gets(steps, put):
             print(type(error).__name__)
     """
     steps.run(script, arguments=[table.take(1).as_named_input("table")])
-    assert steps.lines == ["{'a': [1]}", "DatasetNotFound"]
+    assert steps.lines == ["{'a': [1]}", "DatasetIdNotFound"]
