@@ -12,6 +12,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from airflow_aml_data.errors import NotOffered
+
 _HOMES = {
     "Run": "airflow_aml_data.run",
     "_OfflineRun": "airflow_aml_data.run",
@@ -59,6 +61,34 @@ _MODULES = {
 }
 
 
+_RETIRED = {
+    "azureml.core": ("ComputeTarget", "Environment", "RunConfiguration", "ScriptRunConfig"),
+    "azureml.core.authentication": (
+        "InteractiveLoginAuthentication",
+        "MsiAuthentication",
+        "ServicePrincipalAuthentication",
+    ),
+    "azureml.core.compute": ("AmlCompute", "ComputeInstance", "ComputeTarget"),
+    "azureml.core.compute_target": ("ComputeTargetException",),
+    "azureml.core.conda_dependencies": ("CondaDependencies",),
+    "azureml.core.environment": ("Environment",),
+    "azureml.core.runconfig": ("RunConfiguration",),
+}
+"""What scripts often import and seldom use: it can be imported, and says what to do when it is used."""
+
+_DECLARED_IN_THE_DAG = "The SDK v1 itself is retired: environments, compute and pipelines are declared in the DAG."
+
+
+class _Retired(type):
+    """The class of what can be imported only."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        raise NotOffered(f"{cls.__module__}.{cls.__name__} cannot be used here. {_DECLARED_IN_THE_DAG}")
+
+    def __getattr__(cls, name: str) -> Any:
+        raise NotOffered(f"{cls.__module__}.{cls.__name__}.{name} cannot be used here. {_DECLARED_IN_THE_DAG}")
+
+
 class NotInScripts(ImportError):
     """A script imports something of the SDK v1 that it cannot have here."""
 
@@ -68,7 +98,7 @@ def provide(package: str) -> Callable[[str], Any]:
 
     :returns: The package's own ``__getattr__``.
     """
-    for name in _MODULES:
+    for name in {**_MODULES, **_RETIRED}:
         if name.startswith(f"{package}."):
             module = ModuleType(name, f"Stands in for the SDK v1's {name}.")
             module.__dict__.update(__getattr__=partial(_find, name), __all__=names_of(name))
@@ -79,16 +109,17 @@ def provide(package: str) -> Callable[[str], Any]:
 
 def names_of(module: str) -> list[str]:
     """The public names of one of the modules."""
-    return [each for each in _MODULES[module] if not each.startswith("_")]
+    return [each for each in _MODULES.get(module, ()) if not each.startswith("_")]
 
 
 def _find(module: str, name: str) -> Any:
-    if name not in _MODULES[module]:
+    if name in _RETIRED.get(module, ()):
+        return _Retired(name, (Exception,), {"__module__": module})
+    if name not in _MODULES.get(module, ()):
         if name.startswith("__"):  # Python itself asks
             raise AttributeError(name)
         raise NotInScripts(
-            f"{module}.{name} is not among what pipeline scripts find here: {', '.join(names_of(module))}. The SDK v1 itself is "
-            "retired; environments, compute and pipelines are declared in the DAG."
+            f"{module}.{name} is not among what pipeline scripts find here: {', '.join(names_of(module))}. {_DECLARED_IN_THE_DAG}"
         )
     home, _, other_name = _HOMES[name].partition(":")
     if name == "OutputFileDatasetConfig" and "airflow" in sys.modules:  # a DAG file: outputs tell Airflow the order

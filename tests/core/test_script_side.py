@@ -348,6 +348,7 @@ class TestByHand:
             Run(None, "some id")
 
 
+@pytest.mark.slow
 def test_a_direct_input_is_found_by_the_id_the_script_gets(steps, put):
     put({"data/1.csv": "a\n1\n2\n"})
     table = Dataset.Tabular.from_delimited_files((steps.workspace.get_default_datastore(), "data/1.csv"))
