@@ -360,6 +360,10 @@ class _ChildRun(Run):
     def _name(self) -> str:
         return self._run
 
+    def cancel(self) -> None:
+        """Say so; the step goes on, as the child run's work is the script's own."""
+        self._report("canceled", "Run.cancel", self.id)
+
     def wait_for_completion(self, *args: Any, **more: Any) -> dict[str, Any]:
         """Nothing runs on its own in a child run: returns :meth:`get_details` at once."""
         return self.get_details()

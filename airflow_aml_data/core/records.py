@@ -41,6 +41,10 @@ class Record:
     value: Any = None
     run: str = ""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not isinstance(self.run, str) or not _fits(self.kind, self.value):
+            raise TypeError(f"not a record: {self!r}")
+
 
 def append(file: Path, record: Record) -> None:
     """Add a record; whole lines also when several processes write at once."""
@@ -60,7 +64,7 @@ def parse(content: bytes) -> list[Record]:
     records = []
     for line in content.splitlines():
         try:
-            records.append(Record(**json.loads(line)))
+            records.append(Record(**json.loads(line, parse_constant=str)))
         except (ValueError, TypeError):  # the script's own doing, and no reason to lose its outputs
             log.warning("A metric cannot be read: %r", line[:200])
     return records
@@ -129,6 +133,12 @@ def settings_of(records: Iterable[Record], kind: Kind, run: str = "") -> dict[st
     """Tags or properties of a run; the last one of a name counts, and None is one that was removed."""
     found = {each.name: each.value for each in records if each.kind == kind and each.run == run}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _fits(kind: str, value: Any) -> bool:
+    if kind == "columns":
+        return isinstance(value, dict) and all(isinstance(each, list) for each in value.values())
+    return kind != "list" or isinstance(value, list)
 
 
 def _merged(records: Sequence[Record]) -> Any:

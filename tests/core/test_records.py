@@ -94,6 +94,11 @@ def test_records_are_read_back_and_what_is_none_is_left_out(tmp_path):
     assert read(file) == []
     append(file, Record(name="a", kind="tag", value="\n\u2028", run="child"))
     with file.open("ab") as out:
-        out.write(b'[1]\n{"nam\xff\n{"other": 1}\n')
+        out.write(b'[1]\n{"nam\xff\n{"other": 1}\n{"name": 1}\n{"name": "c", "kind": "columns", "value": {"a": 1}}\n')
+        out.write(b'{"name": "l", "kind": "list", "value": 1}\n{"name": "n", "value": NaN}\n')
     append(file, Record(name="b", value=[1]))
-    assert read(file) == [Record(name="a", kind="tag", value="\n\u2028", run="child"), Record(name="b", value=[1])]
+    assert read(file) == [
+        Record(name="a", kind="tag", value="\n\u2028", run="child"),
+        Record(name="n", value="NaN"),
+        Record(name="b", value=[1]),
+    ]

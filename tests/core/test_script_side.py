@@ -207,6 +207,7 @@ def test_metrics_and_tags_arrive_with_the_step(steps):
             assert child.get_status() == "Failed" == child.wait_for_completion()["status"]
         with child.child_run("deep") as deep:
             deep.log("x", 1)
+            deep.cancel()
         assert [each.id for each in child.get_children()] == [deep.id]
         assert [each.display_name for each in run.get_children()] == ["child_1", "second"]
         try:
