@@ -59,7 +59,7 @@ def stage_step(workspace: ConnectedWorkspace, plan: StepPlan, scratch: Path) -> 
     outputs = {each.name: _output_folder(workspace, plan, each, scratch) for each in plan.outputs}
     values = {name: each.path or each.dataset["id"] for name, each in inputs.items()}
     values |= {name: str(path) for name, path in outputs.items()}
-    arguments = [values[each.name] if isinstance(each, Slot) else each for each in plan.arguments]
+    command = _command_line(plan, values)
     (files_folder := scratch / "run_files").mkdir()
     run_file = RunFile(
         id=plan.run.id,
@@ -73,8 +73,8 @@ def stage_step(workspace: ConnectedWorkspace, plan: StepPlan, scratch: Path) -> 
         inputs=inputs,
         outputs={name: str(path) for name, path in outputs.items()},
         parent_id=plan.run.parent_id,
-        script_name=plan.script_name,
-        arguments=arguments,
+        script_name=plan.title,
+        arguments=[] if plan.shell else command[2:],
         folder=str(work),
         shipped=folder_state(work),
         files_folder=str(files_folder),
@@ -83,19 +83,21 @@ def stage_step(workspace: ConnectedWorkspace, plan: StepPlan, scratch: Path) -> 
         started_at=datetime.now(UTC).isoformat(),
     )
     run_file.write(scratch / "run.json")
-    command = Command(
-        arguments=_command_line(plan, run_file),
+    staged = Command(
+        arguments=command,
         folder=work,
         environment=_environment(plan, run_file, scratch),
         read_only=read_only,
         writable=[_writable(each, read_only) for each in outputs.values()],
     )
-    return StagedStep(command=command, output_paths=outputs, run_file=run_file)
+    return StagedStep(command=staged, output_paths=outputs, run_file=run_file)
 
 
-def _command_line(plan: StepPlan, run_file: RunFile) -> list[str]:
-    """What is started: the inputs and outputs are their local paths, quoted where a shell reads them."""
-    values = {name: each.path or each.dataset["id"] for name, each in run_file.inputs.items()} | dict(run_file.outputs)
+def _command_line(plan: StepPlan, values: Mapping[str, str]) -> list[str]:
+    """What is started.
+
+    :param values: What stands for each input and output; quoted where a shell reads it.
+    """
     if not plan.shell:
         return [values[each.name] if isinstance(each, Slot) else each for each in plan.command]
     words = [shlex.quote(values[each.name]) if isinstance(each, Slot) else each for each in plan.command]
