@@ -51,6 +51,9 @@ class StepOperator(BaseOperator):
     :param params: Become environment variables ``AML_PARAMETER_{name}``. (templated)
     :param compute_target: ``"local"``: a child process of the worker.
     :param runconfig: Interpreter, packages and environment variables. (templated)
+    :param allow_reuse: Whether an earlier run of the same step may stand for this one. None does in this release, whatever
+        it says: every step runs.
+    :param version: Another text makes it another step, for reuse.
     :param conn_id: Airflow connection of type ``azureml``; None: the one of the datasets and outputs.
     :raises UserError: while the DAG is parsed, for declarations that cannot work.
     """
@@ -71,6 +74,8 @@ class StepOperator(BaseOperator):
         params: ParamsDict | Mapping[str, Any] | None = None,
         compute_target: str = "local",
         runconfig: RunConfiguration | None = None,
+        allow_reuse: bool = True,
+        version: str | None = None,
         conn_id: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -81,6 +86,8 @@ class StepOperator(BaseOperator):
         self.script_params = _own_params(params)
         self.compute_target = compute_target
         self.runconfig = RunConfiguration() if runconfig is None else runconfig
+        self.allow_reuse = allow_reuse
+        self.version = version
         self.conn_id = conn_id
         self._compute = LocalCompute()
 

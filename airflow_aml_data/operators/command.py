@@ -26,7 +26,7 @@ class CommandStepOperator(StepOperator):
         as it is, for the shell to read; the local path of an input or output is quoted. In text, ``$name`` is that path
         too, of any input or output of the step; an output is a folder that is there. (templated, also inside datasets)
     :param kwargs: As of every step, see :class:`.StepOperator`: ``source_directory`` (None: the command starts in an
-        empty folder), ``inputs``, ``outputs``, ``params``, ``compute_target``, ``runconfig``, ``conn_id``; and those of
+        empty folder), ``inputs``, ``outputs``, ``params``, ``runconfig``, ``allow_reuse`` and so on; and those of
         any task.
     :raises UserError: while the DAG is parsed, for declarations that cannot work.
 

@@ -24,7 +24,7 @@ class PythonScriptStepOperator(StepOperator):
     :param arguments: Command-line arguments: text, numbers, named inputs, outputs. (templated, also inside
         datasets: versions and split percentages may be templates)
     :param kwargs: As of every step, see :class:`.StepOperator`: ``source_directory`` (None: the DAG file's folder),
-        ``inputs``, ``outputs``, ``params``, ``compute_target``, ``runconfig``, ``conn_id``; and those of any task.
+        ``inputs``, ``outputs``, ``params``, ``runconfig``, ``allow_reuse`` and so on; and those of any task.
     :raises UserError: while the DAG is parsed, for declarations that cannot work.
 
     Source: v1, ``azureml.pipeline.steps.PythonScriptStep``; the article.
