@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 from airflow_aml_data.core.formats import DelimitedFormat, ParquetFormat
 from airflow_aml_data.core.operations import KeepColumns
 from airflow_aml_data.core.selection import Selection
-from airflow_aml_data.core.tabular import delimited, read_table, to_pandas
+from airflow_aml_data.core.tabular import parse, read_table, to_pandas
 from airflow_aml_data.core.tabular.base import TableFile
+from airflow_aml_data.core.tabular.blocks import Block
 from airflow_aml_data.core.tabular.columns import ColumnEvidence
-from airflow_aml_data.core.tabular.delimited import column_names
+from airflow_aml_data.core.tabular.plan import column_names
 from airflow_aml_data.errors import DataNotReadable, InvalidDeclaration
 
 per_example_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -288,10 +289,10 @@ tables = st.integers(1, 4).flatmap(
 def test_both_parsers_give_the_same_records(text, multi_line, empty_as_string):
     layout = DelimitedFormat(support_multi_line=multi_line, empty_as_string=empty_as_string)
 
-    fast = delimited._parse_rectangular(text.encode(), layout)
+    fast = parse._parse_rectangular(text.encode(), layout)
 
     if fast is not None:
-        assert fast.to_pylist() == delimited._parse_each_record("f", text.encode(), layout).to_pylist()
+        assert fast == parse._parse_each_record(Block(text.encode(), 1), layout).columns
 
 
 @given(tables, st.booleans())

@@ -18,13 +18,13 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from airflow_aml_data.core.expressions import holds
-from airflow_aml_data.core.formats import CsvFiles, ParquetFiles, ParquetFormat, TableFormat
-from airflow_aml_data.core.operations import DropColumns, Filter, KeepColumns, Operation, Skip, Take, kept_columns
+from airflow_aml_data.core.formats import CsvFiles, DelimitedFormat, ParquetFiles, ParquetFormat, TableFormat
+from airflow_aml_data.core.operations import DropColumns, KeepColumns, Operation, Skip, Take, kept_columns
 from airflow_aml_data.core.selection import Selection
-from airflow_aml_data.core.tabular.base import TableFile
-from airflow_aml_data.core.tabular.delimited import read_delimited_files
+from airflow_aml_data.core.tabular.base import Misfit, TableFile
+from airflow_aml_data.core.tabular.delimited import DelimitedReader
 from airflow_aml_data.core.tabular.parquet import read_parquet_files
+from airflow_aml_data.errors import InvalidDeclaration
 
 
 def read_table(
@@ -70,11 +70,21 @@ def write_files(
     return made
 
 
+def _delimited(files: Sequence[TableFile], form: DelimitedFormat) -> list[pa.Table]:
+    reader = DelimitedReader(files, form)
+    try:
+        return _tables(reader, reader.trial_schema, len(files))
+    except Misfit:
+        return _tables(reader, reader.schema, len(files))
+
+
+def _tables(reader: DelimitedReader, schema: pa.Schema, count: int) -> list[pa.Table]:
+    return [pa.Table.from_batches(reader.batches(ordinal, schema), schema) for ordinal in range(count)]
+
+
 def _parts(files: Sequence[TableFile], form: TableFormat, operations: Sequence[Operation]) -> list[pa.Table]:
     named = [(each.name, each.path) for each in files]
-    parts = (
-        read_parquet_files(named, None) if isinstance(form, ParquetFormat) else read_delimited_files(named, form, None)
-    )
+    parts = read_parquet_files(named, None) if isinstance(form, ParquetFormat) else _delimited(files, form)
     for each in operations:
         match each:
             case Selection():
@@ -87,8 +97,8 @@ def _parts(files: Sequence[TableFile], form: TableFormat, operations: Sequence[O
                 parts = [t.slice(max(0, int(count) - start)) for t, start in zip(parts, starts, strict=False)]
             case KeepColumns() | DropColumns():
                 parts = [t.select(kept_columns(t.column_names, [each])) for t in parts]
-            case Filter(expression):
-                parts = [t.filter(pa.array([bool(holds(expression, row)) for row in t.to_pylist()])) for t in parts]
+            case _:
+                raise InvalidDeclaration(f"{each!r} is not offered yet.")
     return parts
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import pyarrow as pa
+
+from airflow_aml_data.errors import InvalidDeclaration
 
 
 class TableFile(NamedTuple):
@@ -46,3 +48,36 @@ class TableReader(Protocol):
         :raises Misfit: when a value does not fit ``schema``, and ``schema`` is only the trial one.
         :raises DataNotReadable: a file that is not what its format says, naming file and line or column.
         """
+
+
+def constant_fields(files: Sequence[TableFile], names: Collection[str]) -> list[pa.Field]:
+    """Return the columns of one value for a whole file.
+
+    :param names: The columns in the data.
+    :raises InvalidDeclaration: for one of that name.
+    """
+    types: dict[str, pa.DataType] = {}
+    for file in files:
+        for name, value in file.columns:
+            if name in names:
+                raise InvalidDeclaration(
+                    f"The data has a column {name!r} already, so include_path or partition_format cannot add one. "
+                    "Choose another name in partition_format, or leave include_path out."
+                )
+            if isinstance(value, datetime):
+                types[name] = pa.timestamp("ns")
+            else:
+                types.setdefault(name, pa.string())
+    return [pa.field(name, type_) for name, type_ in types.items()]
+
+
+def with_constants(file: TableFile, schema: pa.Schema, columns: Mapping[str, pa.Array], rows: int) -> pa.RecordBatch:
+    """Return a batch of the columns of a schema: those given, and those of one value for the whole file."""
+    constants = dict(file.columns)
+    return pa.record_batch(
+        [
+            columns[each.name] if each.name in columns else pa.repeat(pa.scalar(constants[each.name], each.type), rows)
+            for each in schema
+        ],
+        schema=schema,
+    )

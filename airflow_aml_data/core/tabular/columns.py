@@ -1,8 +1,8 @@
-"""Columns: which are kept, and which type all of a column's values fit."""
+"""Which type all values of a column of text fit, so that it loses nothing of any of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from math import isinf
@@ -10,9 +10,7 @@ from math import isinf
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 
-from airflow_aml_data.core.formats import DelimitedFormat
 from airflow_aml_data.errors import InvalidDeclaration
 
 _ROWS_AT_ONCE = 16_384
@@ -32,15 +30,22 @@ def kept_positions(names: Sequence[str], columns: Sequence[str] | None) -> list[
 _YEAR = r"(?:[1-9]\d{3}|0[1-9]\d{2}|00[1-9]\d|000[1-9])"  # pandas and Python know no year 0
 _DATE = _YEAR + r"-\d{2}-\d{2}"
 _CLOCK = r"[T ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?"
-_LOCAL_TIME = f"^{_DATE}(?:{_CLOCK})?$"
 _UTC_TIME = f"^{_DATE}{_CLOCK}(?:Z|\\+00:00)$"
 _WHOLE = r"(?:0|[1-9]\d*)"
 _EXPONENT = r"(?:[eE][+-]?\d+)"
 # whole numbers of 19 digits and more are identifiers or would lose digits; they are no floats
 _NUMBER = rf"^-?(?:0|[1-9]\d{{0,17}}|{_WHOLE}\.\d*{_EXPONENT}?|\.\d+{_EXPONENT}?|{_WHOLE}{_EXPONENT})$"
-_WHOLE_LIMIT = 10**18
-_NS_FROM, _NS_UNTIL = "1678", "2262"  # the full years int64 can count in ns
+_WHOLE_DIGITS = 18
+_WHOLE_LIMIT = 10**_WHOLE_DIGITS
 _EXACT_DIGITS = 15  # every decimal of 15 digits comes back from a double unchanged
+_MINUS, _POINT, _ZERO = b"-.0"
+
+_NS_FROM, _NS_UNTIL = "1678", "2262"  # the full years int64 can count in ns
+NS_RANGE = tuple(int(np.datetime64(year, "us").astype(int)) for year in (_NS_FROM, _NS_UNTIL))
+_US_RANGE = tuple(int(np.datetime64(year, "us").astype(int)) for year in ("0001", "10000"))
+_LONGEST_IN_US = len("2020-01-31T10:20:30.123456")
+# of ISO 8601 without a zone: day, minute, second, one to nine digits behind it; the cast knows the rest
+_LOCAL_LENGTHS = np.isin(np.arange(32), [0, 10, 16, 19, *range(21, 30)])
 
 _BOOL, _INT, _FLOAT = pa.bool_(), pa.int64(), pa.float64()
 _LOCAL_NS, _LOCAL_US = pa.timestamp("ns"), pa.timestamp("us")
@@ -50,7 +55,7 @@ _TYPES = (_BOOL, _INT, _FLOAT, _LOCAL_NS, _LOCAL_US, _UTC_NS, _UTC_US)
 
 @dataclass(slots=True)
 class ColumnEvidence:
-    """Which types the values of a column allow; fed in any number of parts, in any order.
+    """Which types the values of a column allow; fed in any number of parts, in any order. None possible: text it is.
 
     The type is the first of these that loses nothing of any value, and text when none does:
 
@@ -66,12 +71,27 @@ class ColumnEvidence:
     seen: bool = field(default=False)
 
     def add(self, values: pa.Array) -> None:
-        """Take in more values of the column; nulls say nothing."""
-        present = values.drop_null() if values.null_count else values
-        if len(present) and self.possible:
-            self.seen = True
-            allowed = _types_of(present, self.possible)
-            self.possible = tuple(type_ for type_ in self.possible if type_ in allowed)
+        """Take in more values of the column; nulls and empty ones say nothing."""
+        for start in range(0, len(values), _ROWS_AT_ONCE):  # so few that most types are ruled out cheaply
+            part = values.slice(start, _ROWS_AT_ONCE)
+            present = (without_empty(part) if _has_empty(part) else part).drop_null()
+            if len(present) and self.possible:
+                self.seen = True
+                allowed = _types_of(present, self.possible)
+                self.possible = tuple(type_ for type_ in self.possible if type_ in allowed)
+
+    def convert(self, values: pa.Array) -> pa.Array | None:
+        """Return text as values of :attr:`type`, or None when one of them would change the type."""
+        if self.possible and not self.seen:
+            return values if without_empty(values).null_count == len(values) else None
+        if self.type == pa.string():
+            return values
+        return as_type(without_empty(values) if _has_empty(values) else values, self.type)
+
+    def merge(self, other: ColumnEvidence) -> None:
+        """Take in what other values of the column allow."""
+        self.seen |= other.seen
+        self.possible = tuple(type_ for type_ in self.possible if type_ in other.possible)
 
     @property
     def type(self) -> pa.DataType:
@@ -81,64 +101,138 @@ class ColumnEvidence:
 
 def _types_of(values: pa.Array, possible: Sequence[pa.DataType]) -> list[pa.DataType]:
     """Return the types every one of the values fits; no nulls among them."""
-    if _BOOL in possible and _all(pc.is_in(pc.ascii_lower(values), value_set=pa.array(["true", "false"]))):
+    if _BOOL in possible and as_type(values, _BOOL) is not None:
         return [_BOOL]
-    if _INT in possible and (integers := _integers(values)) is not None:
+    if _INT in possible and (integers := as_type(values, _INT)) is not None:
         return [_INT, _FLOAT] if _fit_floats(integers) else [_INT]
-    if _FLOAT in possible and _are_floats(values):
+    if _FLOAT in possible and as_type(values, _FLOAT) is not None:
         return [_FLOAT]
-    for pattern, types in ((_LOCAL_TIME, (_LOCAL_NS, _LOCAL_US)), (_UTC_TIME, (_UTC_NS, _UTC_US))):
-        if set(types) & set(possible) and _all(pc.match_substring_regex(values, pattern)):
-            return [type_ for type_ in types if _are_timestamps(values, type_)]
+    for nanoseconds, microseconds in ((_LOCAL_NS, _LOCAL_US), (_UTC_NS, _UTC_US)):
+        fitting = [
+            each for each in (nanoseconds, microseconds) if each in possible and as_type(values, each) is not None
+        ]
+        if fitting:
+            return fitting
     return []
+
+
+def as_type(values: pa.Array, type_: pa.DataType) -> pa.Array | None:
+    """Return text as values of a type, or None unless each of them fits it as :class:`ColumnEvidence` says.
+
+    :param values: Without empty ones; nulls stay nulls.
+    """
+    if len(values) == values.null_count:
+        return pa.nulls(len(values), type_)
+    try:
+        if type_ == _BOOL:
+            return _as_booleans(values)
+        if type_ == _INT:
+            return _as_integers(values)
+        if type_ == _FLOAT:
+            return _as_floats(values)
+        return _as_times(values, type_)
+    except pa.ArrowInvalid:  # a cast that found something else
+        return None
+
+
+def _has_empty(values: pa.Array) -> bool:
+    return len(values) > 0 and int(np.count_nonzero(_Bytes(values).lengths == 0)) > values.null_count
 
 
 def _all(answers: pa.Array) -> bool:
     return bool(pc.all(answers).as_py())
 
 
-def _are_timestamps(values: pa.Array, type_: pa.TimestampType) -> bool:
-    """Return whether ISO 8601 texts are days and times that exist and fit the type."""
-    if type_.unit == "ns":  # checked here: pyarrow up to 22 does not notice an overflow
-        years = pc.min_max(values)
-        if years["min"].as_py() < _NS_FROM or years["max"].as_py() >= _NS_UNTIL:
-            return False
-    try:
-        pc.cast(values, type_)
-    except pa.ArrowInvalid:
-        return False
-    return True
+class _Bytes:
+    """The bytes of text values one after the other, and where each begins and ends; nulls are empty."""
+
+    def __init__(self, values: pa.Array) -> None:
+        _, offsets, data = values.buffers()
+        around = np.frombuffer(offsets, dtype=np.int32)[values.offset : values.offset + len(values) + 1]
+        self.all = np.frombuffer(data or b"", dtype=np.uint8)[around[0] : around[-1]]
+        self.starts = around[:-1] - around[0]
+        self.lengths = np.diff(around)
+
+    def within(self, low: str, high: str) -> bool:
+        """Return whether no byte lies outside a range."""
+        return bool(self.all.min() >= ord(low) and self.all.max() <= ord(high))
 
 
-def _integers(values: pa.Array) -> pa.Array | None:
-    """Return the values as int64, or None unless each of them is written as Python writes an int."""
-    try:
-        numbers = pc.cast(values, _INT)
-    except pa.ArrowInvalid:
+def _as_booleans(values: pa.Array) -> pa.Array | None:
+    lower = pc.ascii_lower(values)
+    if not _all(pc.is_in(lower, value_set=pa.array(["true", "false", None]))):
         return None
-    same = _all(pc.equal(pc.cast(numbers, pa.string()), values))  # refuses 007, -0 and 0x1F
-    return numbers if same else None
+    return pc.equal(lower, "true")
+
+
+def _as_integers(values: pa.Array) -> pa.Array | None:
+    """No text is shorter than what Python writes for its number, so all are written so if all are as long together."""
+    text = _Bytes(values)
+    if not text.within("-", "9"):  # a minus, digits and what no number has; 0x1F could be as long as 31 is
+        return None
+    numbers = pc.cast(values, _INT)
+    present = (numbers.drop_null() if numbers.null_count else numbers).to_numpy()
+    sizes = np.abs(present).astype(np.uint64)
+    digits = len(sizes) + sum(int(np.count_nonzero(sizes >= 10**n)) for n in range(1, len(str(sizes.max()))))
+    return numbers if digits + np.count_nonzero(present < 0) == len(text.all) else None
 
 
 def _fit_floats(integers: pa.Array) -> bool:
-    """Return whether the texts of these would pass :func:`_are_floats`; that would take much longer."""
+    """Return whether the texts of these would pass :func:`_as_floats`; that would take longer."""
     numbers = integers.to_numpy(zero_copy_only=False)
     if np.any((numbers <= -_WHOLE_LIMIT) | (numbers >= _WHOLE_LIMIT)):
         return False
     return bool(np.all(numbers.astype(np.float64).astype(np.int64) == numbers))
 
 
-def _are_floats(values: pa.Array) -> bool:
-    if not _all(pc.match_substring_regex(values, _NUMBER)):
-        return False
-    exponent = pc.match_substring(values, "e", ignore_case=True)
-    doubtful = values.filter(pc.or_(exponent, pc.greater(pc.binary_length(values), _EXACT_DIGITS)))
-    try:
-        numbers = pc.cast(doubtful, _FLOAT)
-    except pa.ArrowInvalid:  # pyarrow up to 23, for what no double can hold; later ones give inf
-        return False
-    as_written = pc.equal(pc.cast(numbers, pa.string()), doubtful)
-    return all(_is_exact(text) for text in doubtful.filter(pc.invert(as_written)).unique().to_pylist())
+def _as_floats(values: pa.Array) -> pa.Array | None:
+    text = _Bytes(values)
+    if text.within("-", "9") and not _any_leading_zero(text):  # what else is no number is no number for the cast either
+        unsure = values.filter(pa.array(text.lengths > _WHOLE_DIGITS)) if text.lengths.max() > _WHOLE_DIGITS else None
+    else:
+        unsure = values
+    if unsure is not None and not _all(pc.match_substring_regex(unsure, _NUMBER)):
+        return None
+    numbers = pc.cast(values, _FLOAT)
+    doubtful = text.lengths > _EXACT_DIGITS
+    if unsure is values:
+        doubtful |= pc.match_substring(values, "e", ignore_case=True).fill_null(False).to_numpy(zero_copy_only=False)
+    if not doubtful.any():
+        return numbers
+    mask = pa.array(doubtful)
+    return numbers if _are_exact(values.filter(mask), numbers.filter(mask)) else None
+
+
+def _any_leading_zero(text: _Bytes) -> bool:
+    """Return whether a digit follows a 0 that a value begins with, after its minus."""
+    following = np.append(text.all[1:], _POINT)
+    first = text.starts + (text.all[np.minimum(text.starts, len(text.all) - 1)] == _MINUS)
+    ends = text.starts + text.lengths
+    first = first[first + 1 < ends]
+    return bool(np.any((text.all[first] == _ZERO) & (following[first] >= _ZERO)))
+
+
+def _are_exact(texts: pa.Array, numbers: pa.Array) -> bool:
+    as_written = pc.equal(pc.cast(numbers, pa.string()), texts)
+    return all(_is_exact(text) for text in texts.filter(pc.invert(as_written)).unique().to_pylist())
+
+
+def _as_times(values: pa.Array, type_: pa.TimestampType) -> pa.Array | None:
+    lengths = _Bytes(values).lengths
+    if type_.tz is not None:
+        if not _all(pc.match_substring_regex(values, _UTC_TIME)):
+            return None
+    elif not _LOCAL_LENGTHS[np.minimum(lengths, len(_LOCAL_LENGTHS) - 1)].all():
+        return None
+    if type_.unit == "ns" and lengths.max() > _LONGEST_IN_US:
+        years = pc.min_max(values)  # checked here: pyarrow up to 22 does not notice an overflow
+        fits = years["min"].as_py() >= _NS_FROM and years["max"].as_py() < _NS_UNTIL
+        return pc.cast(values, type_) if fits else None
+    times = pc.cast(values, pa.timestamp("us", type_.tz))
+    extremes = pc.min_max(times.view(pa.int64()))
+    first, last = NS_RANGE if type_.unit == "ns" else _US_RANGE
+    fits = extremes["min"].as_py() >= first and extremes["max"].as_py() < last
+    return pc.cast(times, type_) if fits else None
 
 
 def _is_exact(text: str) -> bool:
@@ -155,32 +249,6 @@ def _is_exact(text: str) -> bool:
     return exact in (Decimal(repr(number)), Decimal(f"{number:.{digits - 1}e}"))
 
 
-def column_type(parts: Iterable[pa.ChunkedArray], layout: DelimitedFormat) -> pa.DataType:
-    evidence = ColumnEvidence()
-    if layout.infer_column_types:
-        for part in parts:
-            for batch in _batches(part):
-                evidence.add(without_empty(batch) if layout.empty_as_string else batch)
-    return evidence.type
-
-
-def _batches(column: pa.ChunkedArray) -> Iterator[pa.Array]:
-    """Yield the column in parts so small that most types are ruled out cheaply."""
-    for chunk in column.chunks:
-        yield from (chunk.slice(start, _ROWS_AT_ONCE) for start in range(0, len(chunk), _ROWS_AT_ONCE))
-
-
 def without_empty(values: pa.Array) -> pa.Array:
     """Return the text with nulls for ``''``. Not by if_else: pyarrow up to 23 garbles sliced text with it."""
     return pc.replace_with_mask(values, pc.equal(values, ""), pa.scalar(None, pa.string()))
-
-
-def converted(column: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
-    """Return text as a type that :class:`ColumnEvidence` found to fit."""
-    if type_ == pa.string():
-        return column
-    texts = map(without_empty, column.chunks)
-    return pa.chunked_array(
-        [pc.equal(pc.ascii_lower(text), "true") if type_ == _BOOL else pc.cast(text, type_) for text in texts],
-        type=type_,
-    )

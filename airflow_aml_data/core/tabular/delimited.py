@@ -1,228 +1,240 @@
-"""Delimited text files: cut into records, then columns of text, then columns of their types.
+"""Delimited text files: one schema for all, and the rows of each in batches.
 
-Two parsers give the same records. pyarrow's is fast and is used when a file is rectangular: its records all
-have the same number of fields. Whatever it cannot do, or would do differently from v1, goes through Python's
-csv module, record by record; see :func:`_parse`.
+A schema is tried that the first records suggest. It is the right one if every later value fits it; if one does not,
+:attr:`DelimitedReader.schema` looks at all values of all files, so a type never depends on where a value stands.
 """
 
 from __future__ import annotations
 
-import csv
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from io import BytesIO, StringIO, TextIOWrapper
-from itertools import islice, zip_longest
-from pathlib import Path
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal, NamedTuple
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.csv
+import pyarrow.compute as pc
 
-from airflow_aml_data.core.formats import CODECS, DelimitedFormat
-from airflow_aml_data.core.tabular.columns import column_type, converted, kept_positions, without_empty
-from airflow_aml_data.errors import DataNotReadable
+from airflow_aml_data.core.formats import DelimitedFormat
+from airflow_aml_data.core.tabular.base import Misfit, TableFile, constant_fields, with_constants
+from airflow_aml_data.core.tabular.blocks import BLOCK_BYTES, Block
+from airflow_aml_data.core.tabular.declared import DeclaredColumn
+from airflow_aml_data.core.tabular.parse import line_of_row, parse
+from airflow_aml_data.core.tabular.plan import (
+    TRIAL_RECORDS,
+    Column,
+    Plan,
+    complete_plan,
+    open_file,
+    trial_plan,
+)
+from airflow_aml_data.core.tabular.workers import in_order
+from airflow_aml_data.errors import DataChanged, DataNotReadable
+
+_STACK_LEVEL = 2  # generators: the frame that asks for the next batch
 
 
 @dataclass(frozen=True, slots=True)
-class _TextFile:
-    """One parsed file: its rows as text columns named by position, its header apart (empty: none)."""
+class _Nulled:
+    """How many values became null since they are not of their declared type, and the first of them."""
 
-    header: list[str]
-    rows: pa.Table
-
-
-def read_delimited_files(
-    files: Iterable[tuple[str, Path]],
-    layout: DelimitedFormat,
-    columns: Sequence[str] | None,
-) -> list[pa.Table]:
-    parsed = [_read_text_file(name, path, layout) for name, path in files]
-    header = next((file.header for file in parsed if file.header), [])
-    width = max([len(header), *(file.rows.num_columns for file in parsed)])
-    names = column_names(header, width)
-    rows = [_widened(file.rows, width) for file in parsed]
-    kept = kept_positions(names, columns)
-    schema = pa.schema([(names[i], column_type([table.column(i) for table in rows], layout)) for i in kept])
-    return [
-        pa.Table.from_arrays(
-            [converted(table.column(i), column.type) for i, column in zip(kept, schema, strict=True)],
-            schema=schema,
-        )
-        for table in rows
-    ]
+    count: int
+    line: int
+    value: str
 
 
-def _read_text_file(name: str, path: Path, layout: DelimitedFormat) -> _TextFile:
-    table = _parse(name, _as_utf8(name, path.read_bytes(), layout.encoding), layout)
-    if not layout.header:
-        return _TextFile([], table)
-    header = [column[0].as_py() or "" for column in table.columns] if table.num_rows else []
-    rows = table.slice(1)
-    return _TextFile(header, rows if rows.num_rows else pa.table({}))
+class _Part(NamedTuple):
+    """What became of a block."""
+
+    batch: pa.RecordBatch | None
+    nulled: dict[str, _Nulled]
+    open_quote: int | None
 
 
-def column_names(header: Sequence[str], width: int) -> list[str]:
-    """Return ``width`` different names: the header's, trimmed; ``Column{position}`` for the ones it lacks.
+class DelimitedReader:
+    """The delimited text files of one dataset, as tables of one schema; see :class:`.TableReader`.
 
-    The second ``a`` becomes ``a_1``, or the next number that no other column has.
+    A file is read in blocks of some megabytes, on several threads where it has more than one.
 
-    Source: v1, semantics section 5.
+    Warnings tell what is not as it stands: for each file values that became null because they are not of their declared
+    type, counted, and the first quote that is open at the end of its record; dates that can be read in two ways.
+
+    :param on_error: What becomes of a value that is not of the type ``set_column_types`` gives its column: ``"null"``, or
+        ``"fail"``: :exc:`.DataNotReadable`.
+    :param block_bytes: How much is read at once.
+
+    Source: v1, ``from_delimited_files``, semantics section 5.
     """
-    given = [text.strip() for text in header] + [""] * (width - len(header))
-    wished = [text or f"Column{position}" for position, text in enumerate(given, start=1)]
-    taken, names = set(wished), dict[str, None]()
-    for wish in wished:
-        name, number = wish, 0
-        while name in names or (number and name in taken):
-            number += 1
-            name = f"{wish}_{number}"
-        names[name] = None
-    return list(names)
 
+    def __init__(
+        self,
+        files: Sequence[TableFile],
+        layout: DelimitedFormat,
+        *,
+        on_error: Literal["null", "fail"] = "null",
+        block_bytes: int = BLOCK_BYTES,
+    ) -> None:
+        self._files, self._layout = tuple(files), layout
+        self._on_error, self._block_bytes = on_error, block_bytes
+        self._surveyed = False
 
-def _widened(table: pa.Table, width: int) -> pa.Table:
-    """Return the table with null columns added up to ``width``."""
-    for position in range(table.num_columns, width):
-        table = table.append_column(str(position), pa.nulls(table.num_rows, pa.string()))
-    return table
+    @property
+    def trial_schema(self) -> pa.Schema:
+        """The schema that the first records suggest.
 
+        :raises DataNotReadable: a file that is not what its format says.
+        """
+        return self._schema_of(self._trial)
 
-def _as_utf8(name: str, data: bytes, encoding: str) -> bytes:
-    """Return the text of a file as UTF-8 without byte order mark; every character is known to be valid."""
-    codec = CODECS[encoding]
-    try:
-        text = data.decode(codec)
-    except UnicodeDecodeError as error:
-        # not the data: utf-8-sig counts from behind the mark
-        before = error.object[: error.start].decode(codec, errors="ignore")
-        raise DataNotReadable(
-            f"{name}, line {_line_after(before)}: the bytes {error.object[error.start : error.end]!r} "
-            f"are not {encoding} text. Declare the encoding the file has: {', '.join(CODECS)}."
-        ) from error
-    if (position := text.find("\0")) >= 0:
-        raise DataNotReadable(
-            f"{name}, line {_line_after(text[:position])}: a NUL character. "
-            f"The file is binary, or its encoding is not {encoding}."
-        )
-    return text.encode()
+    @property
+    def schema(self) -> pa.Schema:
+        """The schema that every row of every file fits; with ``type_conflict="raise"`` the one of the first records.
 
+        :raises DataNotReadable: a file that is not what its format says.
+        """
+        if self._layout.type_conflict == "raise":
+            return self.trial_schema
+        schema = self._schema_of(self._complete)
+        self._surveyed = True
+        return schema
 
-def _line_after(text: str) -> int:
-    return len(re.findall(r"\r\n|\r|\n", text)) + 1
+    @cached_property
+    def _trial(self) -> Plan:
+        return trial_plan(self._files, self._layout, self._block_bytes)
 
+    @cached_property
+    def _complete(self) -> Plan:
+        return complete_plan(self._files, self._layout, self._block_bytes)
 
-_END = "\0"  # a last record of our own: files that hold a NUL are refused, so none has it
-_BLOCK_BYTES = 4 * 1024 * 1024  # a longer record goes the slow way
-_LARGEST_BLOCK = 2**31 - 1  # pyarrow's limit
-_ROWS_AT_ONCE = 16_384
+    def _schema_of(self, plan: Plan) -> pa.Schema:
+        constants = constant_fields(self._files, plan.columns)
+        return pa.schema([*constants, *((name, each.type) for name, each in plan.columns.items())])
 
+    def batches(self, ordinal: int, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of one file, in order.
 
-def _parse(name: str, data: bytes, layout: DelimitedFormat) -> pa.Table:
-    """Return every record, a header among them, as text columns named by position.
+        :param schema: :attr:`trial_schema`, or :attr:`schema` once that was a misfit; or some fields of them.
+        :raises Misfit: a value does not fit, and ``schema`` is the trial one.
+        :raises DataNotReadable: a file that is not what its format says, or with ``type_conflict="raise"`` a misfit.
+        """
+        file, plan = self._files[ordinal], self._complete if self._surveyed else self._trial
+        has_header = self._layout.has_header(ordinal)
+        header, blocks = open_file(file, self._layout, self._block_bytes, has_header=has_header)
+        nulled: dict[str, _Nulled] = {}
+        open_quote = None
 
-    Blank lines are skipped. What a short record lacks is null; an empty field too, unless
-    ``empty_as_string``.
-    """
-    # the limit is one for the process; it is only ever raised, so nobody loses by it
-    csv.field_size_limit(max(csv.field_size_limit(), len(data)))
-    rectangular = _parse_rectangular(data, layout)
-    return _parse_each_record(name, data, layout) if rectangular is None else rectangular
+        def convert(block: Block) -> _Part:
+            return self._convert(file, block, header, plan, schema)
 
+        try:
+            for part in in_order(convert, blocks):
+                if open_quote is None and part.open_quote is not None:
+                    open_quote = part.open_quote
+                    _warn_of_open_quote(file, open_quote)
+                for name, new in part.nulled.items():
+                    old = nulled.get(name, _Nulled(0, new.line, new.value))
+                    nulled[name] = replace(old, count=old.count + new.count)
+                if part.batch is not None:
+                    yield part.batch
+            _warn_of_dates(file, plan)
+        finally:
+            _warn_of_nulls(file, plan, nulled)
 
-def _parse_rectangular(data: bytes, layout: DelimitedFormat) -> pa.Table | None:
-    """Return what pyarrow parses, or None when it cannot or when v1 cuts the text differently.
+    def _convert(self, file: TableFile, block: Block, header: Sequence[str], plan: Plan, schema: pa.Schema) -> _Part:
+        texts = parse(block, self._layout)
+        if not texts.rows:
+            return _Part(None, {}, None)
+        by_name = dict(zip(plan.names(header, len(texts.columns)), texts.columns, strict=False))
+        for name in by_name.keys() - plan.columns.keys():
+            raise self._misfit(file, block, plan, name, by_name[name])
+        nulled: dict[str, _Nulled] = {}
+        arrays = {}
+        for name in plan.columns.keys() & set(schema.names):
+            column, text = plan.columns[name], by_name.get(name)
+            if text is None:
+                arrays[name] = pa.nulls(texts.rows, column.type)
+            elif (array := column.convert(text)) is None:
+                raise self._misfit(file, block, plan, name, text)
+            else:
+                arrays[name] = array
+                if isinstance(column, DeclaredColumn) and array.null_count > text.null_count:
+                    self._note_nulls(file, block, name, column, text, array, nulled)
+        return _Part(with_constants(file, schema, arrays, texts.rows), nulled, texts.open_quote)
 
-    pyarrow takes a quote still open at the end of the file for closed, and it honours quoted line ends if
-    asked not to. Both show in the last record, which is ours, and in the number of records. Where a quoted
-    value lies across two of its blocks it may lose a line end or close the quote (observed with 26.0), so a
-    file with quotes is one block.
-    """
-    if not layout.separator.isascii():  # pyarrow wants a separator of one byte
-        return None
-    first = next(csv.reader(_lines_with_text(data), delimiter=layout.separator), [])
-    if not first:
-        return pa.table({})
-    end = "\n" + _END + layout.separator * (len(first) - 1)
-    text = data + end.encode()
-    quoted = b'"' in data
-    if quoted and len(text) > _LARGEST_BLOCK:
-        return None
-    try:
-        table = pa.csv.read_csv(
-            pa.BufferReader(text),
-            read_options=pa.csv.ReadOptions(
-                column_names=[str(i) for i in range(len(first))],
-                block_size=len(text) if quoted else _BLOCK_BYTES,
-            ),
-            parse_options=pa.csv.ParseOptions(
-                delimiter=layout.separator, newlines_in_values=quoted and layout.support_multi_line
-            ),
-            convert_options=pa.csv.ConvertOptions(
-                column_types={str(i): pa.string() for i in range(len(first))},
-                null_values=[""],
-                strings_can_be_null=not layout.empty_as_string,
-                check_utf8=False,  # it has been decoded already
-            ),
-        )
-    except pa.ArrowInvalid:  # ragged, empty, or a record larger than a block
-        return None
-    if table.column(0)[-1].as_py() != _END:
-        return None
-    if quoted and not layout.support_multi_line and table.num_rows != _count_lines(text):
-        return None
-    return table.slice(0, table.num_rows - 1)
-
-
-def _lines_with_text(data: bytes) -> Iterator[str]:
-    """Yield the lines that are not blank, decoding no more than is asked for."""
-    lines = TextIOWrapper(BytesIO(data), encoding="utf-8", newline="")
-    return (line for line in lines if line.strip("\r\n"))
-
-
-def _count_lines(text: bytes) -> int:
-    """Return how many lines are not blank."""
-    characters = np.frombuffer(text, dtype=np.uint8)
-    ends = (characters == ord("\n")) | (characters == ord("\r"))
-    return int(np.count_nonzero(~ends[:-1] & ends[1:])) + int(not ends[-1])
-
-
-def _parse_each_record(name: str, data: bytes, layout: DelimitedFormat) -> pa.Table:
-    """Return what Python's csv module parses: the slow way, for everything pyarrow does not do."""
-    lines = StringIO(data.decode(), newline="")
-    split = _multi_line_records if layout.support_multi_line else _single_line_records
-    records = split(name, lines, layout.separator)
-    tables = []
-    while batch := list(islice(records, _ROWS_AT_ONCE)):
-        columns = [pa.array(values, pa.string()) for values in zip_longest(*batch)]
-        if not layout.empty_as_string:
-            columns = [without_empty(column) for column in columns]
-        tables.append(pa.Table.from_arrays(columns, names=[str(i) for i in range(len(columns))]))
-    width = max((table.num_columns for table in tables), default=0)
-    return pa.concat_tables([_widened(table, width) for table in tables]) if tables else pa.table({})
-
-
-def _single_line_records(name: str, lines: Iterable[str], separator: str) -> Iterator[list[str]]:
-    """Yield one record per line. Source: v1 splits a quoted line end without support_multi_line."""
-    for line in lines:
-        if text := line.rstrip("\r\n"):
-            yield next(csv.reader((text,), delimiter=separator)) if '"' in text else text.split(separator)
-
-
-def _multi_line_records(name: str, lines: Iterable[str], separator: str) -> Iterator[list[str]]:
-    """Yield records, each of as many lines as its quotes hold together."""
-
-    def ended() -> Iterator[str]:
-        yield from lines
-        yield _END
-
-    reader = csv.reader(ended(), delimiter=separator)
-    start = 1
-    for record in reader:
-        if record == [_END] and reader.line_num == start:
+    def _note_nulls(
+        self,
+        file: TableFile,
+        block: Block,
+        name: str,
+        column: DeclaredColumn,
+        text: pa.Array,
+        array: pa.Array,
+        nulled: dict[str, _Nulled],
+    ) -> None:
+        lost = pc.and_(array.is_null(), column.has_value(text)).fill_null(False)
+        if not (count := pc.sum(lost).as_py()):
             return
-        if record and record[-1].endswith(_END):
-            raise DataNotReadable(f"{name}, line {start}: a quote of this record is never closed.")
-        if record:
-            yield record
-        start = reader.line_num + 1
+        row = lost.index(True).as_py()
+        first = _Nulled(count, line_of_row(block, self._layout, row), text[row].as_py())
+        if self._on_error == "fail":
+            raise DataNotReadable(
+                f"{file.name}, line {first.line}: {first.value!r} in column {name!r} is no {column.type}, which "
+                "set_column_types says. on_error='null' makes such values null."
+            )
+        nulled[name] = first
+
+    def _misfit(self, file: TableFile, block: Block, plan: Plan, name: str, text: pa.Array) -> Exception:
+        """Return the error for a column with a value that the plan did not expect."""
+        if plan.complete:
+            return DataChanged(
+                f"{file.name} changed since its types were found out. Run this again when nothing writes it."
+            )
+        if self._layout.type_conflict == "widen":
+            return Misfit(f"{file.name}, column {name!r}")
+        known = plan.columns.get(name)
+        row = _first_misfit(known, text) if known else pc.index(text.is_valid(), True).as_py()
+        what = f"no {known.type}, the type that" if known else "in a column that none of"
+        return DataNotReadable(
+            f"{file.name}, line {line_of_row(block, self._layout, row)}: {text[row].as_py()!r} in column {name!r} is {what} "
+            f"the first {TRIAL_RECORDS} records have. Give the column a type with set_column_types, or read the files "
+            "with type_conflict='widen'."
+        )
+
+
+def _first_misfit(column: Column, text: pa.Array) -> int:
+    """Return the first row that keeps the rows up to it from being of the column's type."""
+    fits, fails = 0, len(text)
+    while fails - fits > 1:
+        middle = (fits + fails) // 2
+        if column.convert(text.slice(0, middle)) is None:
+            fails = middle
+        else:
+            fits = middle
+    return fits
+
+
+def _warn_of_open_quote(file: TableFile, line: int) -> None:
+    warnings.warn(
+        f"{file.name}, line {line}: a quote is open at the end of the line, where the record ends too. If quoted values "
+        "hold line ends, read the files with support_multi_line=True.",
+        stacklevel=_STACK_LEVEL + 1,
+    )
+
+
+def _warn_of_dates(file: TableFile, plan: Plan) -> None:
+    for name, column in plan.columns.items():
+        if isinstance(column, DeclaredColumn) and column.ambiguous:
+            warnings.warn(
+                f"{file.name}: dates in column {name!r} can be read as month/day or as day/month; they were read as "
+                "month/day. Tell with set_column_types: DataType.to_datetime('%d/%m/%Y').",
+                stacklevel=_STACK_LEVEL + 1,
+            )
+
+
+def _warn_of_nulls(file: TableFile, plan: Plan, nulled: dict[str, _Nulled]) -> None:
+    for name, each in nulled.items():
+        warnings.warn(
+            f"{file.name}: {each.count} value{'s' * (each.count > 1)} of column {name!r} became null, being no "
+            f"{plan.columns[name].type}; the first is {each.value!r} in line {each.line}. on_error='fail' makes this an error.",
+            stacklevel=_STACK_LEVEL + 1,
+        )

@@ -1,0 +1,115 @@
+"""A text file as blocks of whole records in UTF-8, whatever its encoding, in memory that does not grow with it."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from airflow_aml_data.core.formats import CODECS, DelimitedFormat
+from airflow_aml_data.core.tabular.base import TableFile
+from airflow_aml_data.core.tabular.passes import unchanged
+from airflow_aml_data.core.tabular.records import OpenQuote, record_ends
+from airflow_aml_data.errors import DataNotReadable
+
+BLOCK_BYTES = 4 * 1024 * 1024
+LONGEST_RECORD = 512 * 1024 * 1024
+_ONE_BYTE_CODECS = ("utf-8-sig", "iso8859-1", "ascii", "cp1252")  # in which ASCII text is itself
+
+
+class Block(NamedTuple):
+    """Whole records, as UTF-8 without a NUL or a byte order mark.
+
+    :param line: The number of its first line in the file.
+    """
+
+    text: bytes
+    line: int
+
+
+def read_blocks(file: TableFile, layout: DelimitedFormat, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
+    """Yield the records of a file in order.
+
+    :param block_bytes: The size of a block, unless one record is longer.
+    :raises DataNotReadable: bytes of another encoding, a NUL character, a quote that is never closed, or a record of
+        over 512 MB, naming file and line.
+    :raises DataChanged: the file was written to meanwhile.
+    """
+    with unchanged(file), file.path.open("rb", buffering=0) as stream:
+        decoder = _Decoder(file.name, layout.encoding)
+        rest, line, last = b"", 1, False
+        while not last:
+            chunk = stream.read(max(block_bytes, len(rest)))  # a long record is looked through few times
+            last = not chunk
+            text = decoder.decode(chunk, rest, line)
+            whole = _whole_records(file.name, text, line, layout, last)
+            if len(text) - whole > LONGEST_RECORD:
+                raise DataNotReadable(
+                    f"{file.name}, line {line + count_line_ends(text[:whole])}: a record of over "
+                    f"{LONGEST_RECORD >> 20} MB. Is one of its quotes never closed?"
+                )
+            if whole:
+                block = Block(text[:whole], line)
+                line += count_line_ends(block.text)
+                yield block
+            rest = text[whole:]
+
+
+class _Decoder:
+    """Turn a file of any encoding into UTF-8, chunk by chunk."""
+
+    def __init__(self, name: str, encoding: str) -> None:
+        self._name, self._encoding = name, encoding
+        self._decoder = codecs.getincrementaldecoder(CODECS[encoding])()
+        self._ascii_stays = False
+
+    def decode(self, chunk: bytes, rest: bytes, line: int) -> bytes:
+        """Return ``rest`` and what follows it; every character is known to be valid.
+
+        :param chunk: The next bytes of the file; none at its end.
+        :param rest: The text before them.
+        :param line: The line that ``rest`` begins with.
+        """
+        state = self._decoder.getstate()
+        if self._ascii_stays and not state[0] and chunk.isascii():
+            text = chunk
+        else:
+            try:
+                text = self._decoder.decode(chunk, not chunk).encode()
+            except UnicodeDecodeError as error:
+                before = chunk[: max(0, len(chunk) - len(error.object) + error.start)]
+                self._decoder.setstate(state)
+                raise self._unreadable(
+                    rest + self._decoder.decode(before).encode(),
+                    line,
+                    f"the bytes {error.object[error.start : error.end]!r} are not {self._encoding} text. "
+                    f"Declare the encoding the file has: {', '.join(CODECS)}.",
+                ) from error
+            self._ascii_stays = CODECS[self._encoding] in _ONE_BYTE_CODECS  # no longer at a byte order mark
+        if (position := text.find(b"\0")) >= 0:
+            what = f"a NUL character. The file is binary, or its encoding is not {self._encoding}."
+            raise self._unreadable(rest + text[:position], line, what)
+        return rest + text if rest else text
+
+    def _unreadable(self, before: bytes, line: int, what: str) -> DataNotReadable:
+        return DataNotReadable(f"{self._name}, line {line + count_line_ends(before)}: {what}")
+
+
+def count_line_ends(text: bytes) -> int:
+    """Return how many lines end in a text."""
+    returns = text.count(b"\r")
+    return text.count(b"\n") + returns - (text.count(b"\r\n") if returns else 0)
+
+
+def _whole_records(name: str, text: bytes, line: int, layout: DelimitedFormat, last: bool) -> int:
+    """Return how many bytes of the text are whole records."""
+    if not layout.support_multi_line or b'"' not in text:
+        if last:
+            return len(text)
+        return max(text.rfind(b"\n"), text.rfind(b"\r", 0, -1)) + 1  # a last \r may be half a line end
+    try:
+        ends = record_ends(text, layout.separator.encode(), last=last)
+    except OpenQuote as error:
+        start = line + count_line_ends(text[: error.start])
+        raise DataNotReadable(f"{name}, line {start}: a quote of this record is never closed.") from error
+    return int(ends[-1]) if len(ends) else 0
