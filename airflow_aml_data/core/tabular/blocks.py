@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -17,7 +18,13 @@ from airflow_aml_data.errors import DataNotReadable
 BLOCK_BYTES = 2 * 1024 * 1024
 LONGEST_RECORD = 512 * 1024 * 1024
 _LF = ord("\n")
-_ONE_BYTE_CODECS = ("utf-8-sig", "iso8859-1", "ascii", "cp1252")  # in which ASCII text is itself
+_NATIVE = f"{sys.byteorder[0]}e"
+_MARKS = {
+    "utf-8-sig": {codecs.BOM_UTF8: "utf-8", b"": "utf-8"},
+    "utf-16": {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be", b"": f"utf-16-{_NATIVE}"},
+    "utf-32": {codecs.BOM_UTF32_LE: "utf-32-le", codecs.BOM_UTF32_BE: "utf-32-be", b"": f"utf-32-{_NATIVE}"},
+}
+"""Byte order mark of a file to the codec of what follows it, where an encoding has one."""
 
 
 class Block(NamedTuple):
@@ -39,7 +46,9 @@ def read_blocks(file: TableFile, layout: DelimitedFormat, block_bytes: int = BLO
     :raises DataChanged: the file was written to meanwhile.
     """
     with unchanged(file), file.path.open("rb", buffering=0) as stream:
-        decoder = _Decoder(file.name, layout.encoding)
+        mark, codec = mark_and_codec(file, layout.encoding)
+        stream.seek(len(mark))
+        decoder = _Decoder(file.name, layout.encoding, codec)
         rest, line, last = b"", 1, False
         while not last:
             chunk = stream.read(max(block_bytes, len(rest)))  # a long record is looked through few times
@@ -58,13 +67,23 @@ def read_blocks(file: TableFile, layout: DelimitedFormat, block_bytes: int = BLO
             rest = text[whole:]
 
 
+def mark_and_codec(file: TableFile, encoding: str) -> tuple[bytes, str]:
+    """Return the byte order mark that a file begins with, and the codec of what follows it."""
+    codec = CODECS[encoding]
+    marks = _MARKS.get(codec, {b"": codec})
+    with file.path.open("rb") as stream:
+        start = stream.read(4)
+    mark = next(each for each in marks if start.startswith(each))
+    return mark, marks[mark]
+
+
 class _Decoder:
     """Turn a file of any encoding into UTF-8, chunk by chunk."""
 
-    def __init__(self, name: str, encoding: str) -> None:
+    def __init__(self, name: str, encoding: str, codec: str) -> None:
         self._name, self._encoding = name, encoding
-        self._decoder = codecs.getincrementaldecoder(CODECS[encoding])()
-        self._ascii_stays = False
+        self._decoder = codecs.getincrementaldecoder(codec)()
+        self._ascii_stays = not codec.startswith(("utf-16", "utf-32"))
 
     def decode(self, chunk: bytes, rest: bytes, line: int) -> bytes:
         """Return ``rest`` and what follows it; every character is known to be valid.
@@ -88,7 +107,6 @@ class _Decoder:
                     f"the bytes {error.object[error.start : error.end]!r} are not {self._encoding} text. "
                     f"Declare the encoding the file has: {', '.join(CODECS)}.",
                 ) from error
-            self._ascii_stays = CODECS[self._encoding] in _ONE_BYTE_CODECS  # no longer at a byte order mark
         if (position := text.find(b"\0")) >= 0:
             what = f"a NUL character. The file is binary, or its encoding is not {self._encoding}."
             raise self._unreadable(rest + text[:position], line, what)
