@@ -14,6 +14,7 @@ from airflow_aml_data.core.formats import DataType, DelimitedFormat
 from airflow_aml_data.core.tabular import blocks
 from airflow_aml_data.core.tabular.base import Misfit, TableFile
 from airflow_aml_data.core.tabular.delimited import DelimitedReader
+from airflow_aml_data.core.tabular.records import OpenQuote, record_ends, whole_records
 from airflow_aml_data.core.tabular.workers import in_order
 from airflow_aml_data.errors import DataChanged, DataNotReadable, StorageError
 from tests.core.delimited_files import files_of, read_files
@@ -64,6 +65,20 @@ def test_records_are_those_of_the_csv_module_whatever_the_block_size(read, text,
 def is_open(text):
     """Whether the csv module is within quotes at the end of a text: then what follows belongs to its last field."""
     return list(csv.reader(StringIO(text + "\n!", newline="")))[-1] != ["!"]
+
+
+@given(texts, st.booleans(), st.sampled_from([b",", b"a", "é".encode()]))
+@example('"\n","\r","\n"', False, b",")
+@settings(deadline=None, max_examples=200)
+def test_where_whole_records_end_is_where_the_last_of_all_ends(text, last, separator):
+    try:
+        ends = record_ends(text.encode(), separator, last=last)
+    except OpenQuote as error:
+        with pytest.raises(OpenQuote) as found:
+            whole_records(text.encode(), separator, last=last)
+        assert found.value.start == error.start
+    else:
+        assert whole_records(text.encode(), separator, last=last) == max(ends, default=0)
 
 
 @pytest.mark.parametrize("encoding", ["utf8", "utf16", "utf32", "latin1", "windows1252"])
@@ -133,12 +148,12 @@ def test_a_record_too_long_to_be_one_is_named(read, monkeypatch):
 
 
 def test_ten_thousand_columns(read):
-    names, values = (",".join(f"{kind}{i}" for i in range(10_000)) for kind in ("c", ""))
+    names, values = (",".join(f"{kind}{i}" for i in range(10_000)) for kind in ("c", "v"))
 
     table = read(f"{names}\n{values}\n", infer_column_types=False)
 
     assert table.shape == (1, 10_000)
-    assert table.column("c9999").to_pylist() == ["9999"]
+    assert table.column("c9999").to_pylist() == ["v9999"]
 
 
 @quiet

@@ -58,7 +58,7 @@ LOCAL = r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9
 
 
 @given(st.lists(st.one_of(number_texts, st.none()), min_size=1, max_size=5))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 def test_integers_are_what_python_writes(values):
     present = [value for value in values if value is not None]
     expected = all(re.fullmatch(WHOLE, v) and v != "-0" and -(2**63) <= int(v) < 2**63 for v in present)
@@ -71,7 +71,7 @@ def test_integers_are_what_python_writes(values):
 
 
 @given(st.lists(st.one_of(number_texts, st.none()), min_size=1, max_size=5))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 def test_floats_come_back_digit_by_digit(values):
     found = as_type(pa.array(values, pa.string()), pa.float64())
 
@@ -88,7 +88,7 @@ def test_floats_come_back_digit_by_digit(values):
 
 
 @given(st.lists(st.one_of(time_texts, st.none()), min_size=1, max_size=5), st.sampled_from(["ns", "us"]))
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 def test_times_are_iso_8601_and_within_what_their_unit_counts(values, unit):
     def fits(text):
         if not re.fullmatch(LOCAL, text):

@@ -12,11 +12,11 @@ import numpy as np
 from airflow_aml_data.core.formats import CODECS, DelimitedFormat
 from airflow_aml_data.core.tabular.base import TableFile
 from airflow_aml_data.core.tabular.passes import unchanged
-from airflow_aml_data.core.tabular.records import OpenQuote, record_ends
+from airflow_aml_data.core.tabular.records import OpenQuote, whole_records
 from airflow_aml_data.errors import DataNotReadable
 
 BLOCK_BYTES = 2 * 1024 * 1024
-LONGEST_RECORD = 512 * 1024 * 1024
+LONGEST_RECORD = 256 * 1024 * 1024
 _LF = ord("\n")
 _NATIVE = f"{sys.byteorder[0]}e"
 _MARKS = {
@@ -42,7 +42,7 @@ def read_blocks(file: TableFile, layout: DelimitedFormat, block_bytes: int = BLO
 
     :param block_bytes: The size of a block, unless one record is longer.
     :raises DataNotReadable: bytes of another encoding, a NUL character, a quote that is never closed, or a record of
-        over 512 MB, naming file and line.
+        over 256 MB, naming file and line.
     :raises DataChanged: the file was written to meanwhile.
     """
     with unchanged(file), file.path.open("rb", buffering=0) as stream:
@@ -129,8 +129,7 @@ def _whole_records(name: str, text: bytes, line: int, layout: DelimitedFormat, l
             return len(text)
         return max(text.rfind(b"\n"), text.rfind(b"\r", 0, -1)) + 1  # a last \r may be half a line end
     try:
-        ends = record_ends(text, layout.separator.encode(), last=last)
+        return whole_records(text, layout.separator.encode(), last=last)
     except OpenQuote as error:
         start = line + count_line_ends(text[: error.start])
         raise DataNotReadable(f"{name}, line {start}: a quote of this record is never closed.") from error
-    return int(ends[-1]) if len(ends) else 0

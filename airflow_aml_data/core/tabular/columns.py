@@ -76,7 +76,9 @@ class ColumnEvidence:
     def add(self, values: pa.Array) -> None:
         """Take in more values of the column; nulls and empty ones say nothing."""
         for start in range(0, len(values), _ROWS_AT_ONCE):  # so few that most types are ruled out cheaply
-            present = without_empty(values.slice(start, _ROWS_AT_ONCE)).drop_null()
+            present = values.slice(start, _ROWS_AT_ONCE).drop_null()
+            if len(present) and not _Text(present).lengths.all():
+                present = without_empty(present).drop_null()
             if len(present) and self.possible:
                 self.seen = True
                 allowed = _types_of(present, self.possible)
@@ -103,12 +105,12 @@ class ColumnEvidence:
 
 def _types_of(values: pa.Array, possible: Sequence[pa.DataType]) -> list[pa.DataType]:
     """Return the types every one of the values fits; no nulls among them."""
-    if _BOOL in possible and as_type(values, _BOOL) is not None:
-        return [_BOOL]
     if _INT in possible and (integers := as_type(values, _INT)) is not None:
         return [_INT, _FLOAT] if _fit_floats(integers) else [_INT]
     if _FLOAT in possible and as_type(values, _FLOAT) is not None:
         return [_FLOAT]
+    if _BOOL in possible and as_type(values, _BOOL) is not None:
+        return [_BOOL]
     for nanoseconds, microseconds in ((_LOCAL_NS, _LOCAL_US), (_UTC_NS, _UTC_US)):
         fitting = [
             each for each in (nanoseconds, microseconds) if each in possible and as_type(values, each) is not None
@@ -178,7 +180,7 @@ def _as_integers(text: _Text) -> pa.Array | None:
     numbers = _cast(text.values, _INT)
     present = (numbers.drop_null() if numbers.null_count else numbers).to_numpy()
     sizes = np.abs(present).astype(np.uint64)
-    digits = len(sizes) + sum(int(np.count_nonzero(sizes >= 10**n)) for n in range(1, len(str(sizes.max()))))
+    digits = len(sizes) + sum(np.count_nonzero(sizes >= 10**n) for n in range(1, len(str(sizes.max()))))
     return numbers if digits + np.count_nonzero(present < 0) == len(text.bytes) else None
 
 

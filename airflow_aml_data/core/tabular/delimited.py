@@ -31,6 +31,8 @@ from airflow_aml_data.core.tabular.plan import (
 from airflow_aml_data.core.tabular.workers import in_order
 from airflow_aml_data.errors import DataChanged, DataNotReadable
 
+_COLUMNS = 500  # more make a block larger, up to some times: each costs some time in each block
+_MOST_TIMES = 8
 _STACK_LEVEL = 2  # generators: the frame that asks for the next batch
 
 
@@ -104,7 +106,11 @@ class DelimitedReader:
 
     @cached_property
     def _complete(self) -> Plan:
-        return complete_plan(self._files, self._layout, self._block_bytes)
+        return complete_plan(self._files, self._layout, self._sized_block)
+
+    @property
+    def _sized_block(self) -> int:
+        return self._block_bytes * min(_MOST_TIMES, 1 + len(self._trial.columns) // _COLUMNS)
 
     def _schema_of(self, plan: Plan) -> pa.Schema:
         constants = constant_fields(self._files, plan.columns)
@@ -119,7 +125,7 @@ class DelimitedReader:
         """
         file, plan = self._files[ordinal], self._complete if self._surveyed else self._trial
         has_header = self._layout.has_header(ordinal)
-        header, blocks = open_file(file, self._layout, self._block_bytes, has_header=has_header)
+        header, blocks = open_file(file, self._layout, self._sized_block, has_header=has_header)
         nulled: dict[str, _Nulled] = {}
         open_quote = None
 

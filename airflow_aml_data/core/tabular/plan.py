@@ -19,7 +19,6 @@ from airflow_aml_data.core.tabular.parse import first_record, first_records, par
 from airflow_aml_data.core.tabular.workers import in_order
 
 TRIAL_RECORDS = 200  # as many as v1 looks at
-_TRIAL_BYTES = 256 * 1024
 
 
 class Column(Protocol):
@@ -137,7 +136,7 @@ def trial_plan(files: Sequence[TableFile], layout: DelimitedFormat, block_bytes:
         if left <= 0:
             break
         has_header = layout.has_header(ordinal)
-        header, blocks = open_file(file, layout, min(_TRIAL_BYTES, block_bytes), has_header=has_header)
+        header, blocks = open_file(file, layout, block_bytes, has_header=has_header)
         plan.start_file(header)
         for block in blocks:
             texts = parse(first_records(block, layout, left) if exactly else block, layout)
