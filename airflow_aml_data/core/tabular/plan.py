@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from itertools import chain
@@ -10,7 +10,7 @@ from typing import Protocol, Self
 
 import pyarrow as pa
 
-from airflow_aml_data.core.formats import DelimitedFormat, PromoteHeadersBehavior
+from airflow_aml_data.core.formats import DataType, DelimitedFormat, PromoteHeadersBehavior
 from airflow_aml_data.core.tabular.base import TableFile
 from airflow_aml_data.core.tabular.blocks import Block, read_blocks
 from airflow_aml_data.core.tabular.columns import ColumnEvidence
@@ -50,6 +50,10 @@ class Plan:
     columns: dict[str, Column] = field(default_factory=dict)
     header: Sequence[str] = ()
     complete: bool = False
+    declared: Mapping[str, DataType] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.declared = self.layout.declared_types  # made once: there may be thousands
 
     def names(self, header: Sequence[str], width: int) -> list[str]:
         """Return the names of the columns of a file, at least ``width`` of them.
@@ -85,7 +89,7 @@ class Plan:
         return self.columns[name]
 
     def _new_column(self, name: str) -> Column:
-        if declared := self.layout.declared_types.get(name):
+        if declared := self.declared.get(name):
             return DeclaredColumn(declared)
         return ColumnEvidence() if self.layout.infer_column_types else ColumnEvidence(possible=())
 
