@@ -140,8 +140,29 @@ class DataType:
 _SAME, _NONE = PromoteHeadersBehavior.ALL_FILES_HAVE_SAME_HEADERS.name, PromoteHeadersBehavior.NO_HEADERS.name
 
 
+class _TypedFormat(_Format):
+    """A format with ``set_column_types``."""
+
+    __slots__ = ()
+    set_column_types: Mapping[str, DataType] | tuple[tuple[str, DataType], ...] | None
+
+    @property
+    def declared_types(self) -> dict[str, DataType]:
+        """The types of columns by name."""
+        return dict(self.set_column_types or ())
+
+    def to_json(self) -> dict[str, Any]:
+        types = {name: each.to_json() for name, each in self.declared_types.items()}
+        return {**super().to_json(), "set_column_types": types}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        types = {name: DataType.from_json(each) for name, each in data.get("set_column_types", {}).items()}
+        return super().from_json({**data, "set_column_types": types})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DelimitedFormat(_Format):
+class DelimitedFormat(_TypedFormat):
     """How the text files of a dataset are cut into rows and columns.
 
     :param separator: One character.
@@ -174,12 +195,8 @@ class DelimitedFormat(_Format):
 
     def __post_init__(self) -> None:
         _check_separator(self.separator)
-        if not isinstance(self.encoding, str) or self.encoding.lower() not in CODECS:
-            raise InvalidDeclaration(
-                f"Invalid encoding {self.encoding!r}. The supported encodings are {', '.join(CODECS)}."
-            )
         # one spelling of each: equal means equal
-        object.__setattr__(self, "encoding", self.encoding.lower())
+        object.__setattr__(self, "encoding", _encoding(self.encoding))
         object.__setattr__(self, "header", _header(self.header))
         object.__setattr__(self, "set_column_types", _column_types(self.set_column_types))
         for name in ("support_multi_line", "empty_as_string", "infer_column_types"):
@@ -187,11 +204,6 @@ class DelimitedFormat(_Format):
                 raise InvalidDeclaration(f"{name} must be True or False, not {value!r}.")
         if self.type_conflict not in ("widen", "raise"):
             raise InvalidDeclaration(f"type_conflict is 'widen' or 'raise', found {self.type_conflict!r}.")
-
-    @property
-    def declared_types(self) -> dict[str, DataType]:
-        """The types of columns by name."""
-        return dict(self.set_column_types or ())
 
     def has_header(self, ordinal: int) -> bool:
         """Whether the first record of a file holds names of columns.
@@ -202,14 +214,11 @@ class DelimitedFormat(_Format):
             return ordinal == 0
         return bool(self.header)
 
-    def to_json(self) -> dict[str, Any]:
-        types = {name: each.to_json() for name, each in self.declared_types.items()}
-        return {**super(DelimitedFormat, self).to_json(), "set_column_types": types}
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        types = {name: DataType.from_json(each) for name, each in data.get("set_column_types", {}).items()}
-        return super(DelimitedFormat, cls).from_json({**data, "set_column_types": types})
+def _encoding(value: object) -> str:
+    if not isinstance(value, str) or value.lower() not in CODECS:
+        raise InvalidDeclaration(f"Invalid encoding {value!r}. The supported encodings are {', '.join(CODECS)}.")
+    return value.lower()
 
 
 def _header(value: object) -> bool | str:
@@ -237,13 +246,54 @@ def _column_types(value: object) -> tuple[tuple[str, DataType], ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ParquetFormat(_Format):
-    """Parquet files; columns and types are those of the files."""
+class ParquetFormat(_TypedFormat):
+    """Parquet files; columns and types are those of the files.
+
+    :param set_column_types: Column to :class:`DataType`; names the files have not are ignored. Kept as pairs.
+
+    Source: v1, ``Dataset.Tabular.from_parquet_files``, semantics section 5.
+    """
 
     kind: ClassVar[str] = "parquet"
 
+    set_column_types: Mapping[str, DataType] | tuple[tuple[str, DataType], ...] | None = ()
 
-TableFormat = DelimitedFormat | ParquetFormat
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "set_column_types", _column_types(self.set_column_types))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JsonLinesFormat(_TypedFormat):
+    """Files of one JSON object on each line.
+
+    A column is of bool or numbers when all of its values are; all else is text: strings as they are, dates among them,
+    objects and lists as JSON. What a line has no key for is null.
+
+    :param invalid_lines: What becomes of a line that is no JSON object: ``"error"``, or ``"drop"``: it is left out, and
+        reading warns how many were.
+    :param encoding: As for :class:`DelimitedFormat`.
+    :param set_column_types: Column to :class:`DataType`; names the files have not are ignored. Kept as pairs.
+    :raises InvalidDeclaration: a value that v1 refuses too, with its words.
+
+    Source: v1, ``Dataset.Tabular.from_json_lines_files``, semantics section 5.
+    """
+
+    kind: ClassVar[str] = "json_lines"
+
+    invalid_lines: Literal["error", "drop"] = "error"
+    encoding: str = "utf8"
+    set_column_types: Mapping[str, DataType] | tuple[tuple[str, DataType], ...] | None = ()
+
+    def __post_init__(self) -> None:
+        if self.invalid_lines not in ("error", "drop"):
+            raise InvalidDeclaration(
+                f"Expected 'error' or 'drop' as value for invalid_lines, found {self.invalid_lines}"
+            )
+        object.__setattr__(self, "encoding", _encoding(self.encoding))
+        object.__setattr__(self, "set_column_types", _column_types(self.set_column_types))
+
+
+TableFormat = DelimitedFormat | ParquetFormat | JsonLinesFormat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -275,7 +325,7 @@ def format_from_json(data: Mapping[str, Any]) -> TableFormat:
 
     :raises InvalidDeclaration: for a kind this release does not know.
     """
-    made: TableFormat = _from_json(data, DelimitedFormat, ParquetFormat)
+    made: TableFormat = _from_json(data, DelimitedFormat, ParquetFormat, JsonLinesFormat)
     return made
 
 

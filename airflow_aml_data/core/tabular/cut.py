@@ -1,0 +1,113 @@
+"""Rows of delimited files chosen by position, copied byte for byte: line ends, quotes and encodings stay as they are.
+
+A record is never cut within a quoted value, whatever ``support_multi_line`` says. Blank lines are no records and are left
+out. Values are not looked at, so types do not matter.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from airflow_aml_data.core.formats import DelimitedFormat
+from airflow_aml_data.core.tabular.base import TableFile
+from airflow_aml_data.core.tabular.blocks import mark_and_codec, read_blocks
+from airflow_aml_data.core.tabular.passes import read_ahead
+from airflow_aml_data.core.tabular.records import record_ends
+from airflow_aml_data.core.tabular.rows import Positional, Positions
+from airflow_aml_data.errors import InvalidDeclaration
+
+_BLOCK_BYTES = 1024 * 1024
+
+
+def cut_files(
+    files: Sequence[TableFile], layout: DelimitedFormat, operations: Sequence[Positional], parts: Sequence[Path]
+) -> None:
+    """Write what the operations keep of each file to the part of the same place.
+
+    Every part begins with the first header of the files, and with ``Column1``, ``Column2``... where they have none: it is
+    read with a header whichever way the files are.
+
+    :raises DataNotReadable: bytes of another encoding, a NUL character or a quote that is never closed, naming file and
+        line.
+    :raises DataChanged: a file was written to while it was cut.
+    """
+    layout = replace(layout, support_multi_line=True)
+    header = first_header(files, layout)
+    positions = Positions(operations)
+    for ordinal, (file, part) in enumerate(zip(files, parts, strict=True)):
+        positions.start_file(ordinal)
+        mark, codec = mark_and_codec(file, layout.encoding)
+        names_next = layout.has_header(ordinal)
+        with part.open("wb", buffering=0) as target:
+            target.write(mark + header.encode(codec))
+            if positions.finished:
+                continue
+            for block in read_ahead(read_blocks(file, layout, _BLOCK_BYTES)):
+                records = _Records(block.text, layout.separator)
+                if names_next and records.are_rows.any():
+                    records.are_rows[np.argmax(records.are_rows)] = names_next = False
+                target.write(in_codec(records.kept(positions), codec))
+                if positions.finished:
+                    break
+
+
+def in_codec(text: bytes | memoryview, codec: str) -> bytes | memoryview:
+    """Return UTF-8 text in another encoding.
+
+    :raises InvalidDeclaration: it has characters that the encoding has not.
+    """
+    try:
+        return text if codec == "utf-8" else str(text, "utf-8").encode(codec)
+    except UnicodeEncodeError as error:
+        found = error.object[error.start : error.end]
+        raise InvalidDeclaration(
+            f"{found!r} cannot be written in the encoding of the files, {codec}. Choose another separator or column name."
+        ) from error
+
+
+def first_header(files: Sequence[TableFile], layout: DelimitedFormat) -> str:
+    """Return the line that every part of delimited files begins with; empty when no file has a record."""
+    for file in files:
+        for block in read_blocks(file, layout, _BLOCK_BYTES):
+            if (record := _Records(block.text, layout.separator).first_row()) is None:
+                continue
+            content = record.rstrip("\r\n")
+            if not layout.header:
+                fields = next(csv.reader(StringIO(content, newline=""), delimiter=layout.separator))
+                content = layout.separator.join(f"Column{place}" for place in range(1, len(fields) + 1))
+            return content + (record[len(record.rstrip("\r\n")) :] or "\n")
+    return ""
+
+
+class _Records:
+    """The records of a text, and which of them are rows: not blank lines, and not a header."""
+
+    def __init__(self, text: bytes, separator: str) -> None:
+        self._text = text
+        self._offsets = np.concatenate([[0], record_ends(text, separator.encode(), last=True)])
+        first = np.frombuffer(text, dtype=np.uint8)[self._offsets[:-1]]
+        self.are_rows: NDArray[np.bool_] = (first != ord("\n")) & (first != ord("\r"))
+
+    def first_row(self) -> str | None:
+        if not self.are_rows.any():
+            return None
+        place = int(np.argmax(self.are_rows))
+        return str(self._text[self._offsets[place] : self._offsets[place + 1]], "utf-8")
+
+    def kept(self, positions: Positions) -> memoryview:
+        """Return the text of the rows that are kept."""
+        keep = self.are_rows.copy()
+        keep[keep] = positions.mask(int(np.count_nonzero(keep)))
+        records = pa.LargeBinaryArray.from_buffers(
+            pa.large_binary(), len(keep), [None, pa.py_buffer(self._offsets), pa.py_buffer(self._text)]
+        ).filter(pa.array(keep))
+        _, ends, text = records.buffers()
+        return memoryview(text)[: np.frombuffer(ends, dtype=np.int64)[len(records)]]

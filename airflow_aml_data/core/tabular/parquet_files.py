@@ -1,0 +1,91 @@
+"""Parquet files out of rows; those made of Parquet files are packed as these are."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from airflow_aml_data.core.tabular.base import TableFile
+from airflow_aml_data.core.tabular.parquet import open_parquet
+from airflow_aml_data.core.tabular.passes import read_ahead
+
+_GROUP_ROWS = 64 * 1024
+_VALUE_BYTES = {"INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 12}
+
+
+class Packing(NamedTuple):
+    """How the columns of a Parquet file are stored, by their paths in it.
+
+    :param dictionaries: Those whose values are kept once each; None: wherever it helps.
+    """
+
+    compression: Mapping[str, str] | str = "snappy"
+    dictionaries: Sequence[str] | None = None
+
+    @classmethod
+    def of(cls, file: TableFile) -> Packing:
+        """Return that of a file: dictionaries only where they spare much, for making one takes time."""
+        with open_parquet(file) as opened:
+            groups = [opened.metadata.row_group(number) for number in range(opened.metadata.num_row_groups)]
+        columns = [[group.column(place) for group in groups] for place in range(groups[0].num_columns if groups else 0)]
+        return cls(
+            {chunks[0].path_in_schema: chunks[0].compression.replace("UNCOMPRESSED", "NONE") for chunks in columns},
+            [chunks[0].path_in_schema for chunks in columns if all(map(_is_worth_a_dictionary, chunks))],
+        )
+
+
+def _is_worth_a_dictionary(chunk: pq.ColumnChunkMetaData) -> bool:
+    if not {"RLE_DICTIONARY", "PLAIN_DICTIONARY"} & set(chunk.encodings):
+        return False
+    plain = chunk.num_values * _VALUE_BYTES.get(chunk.physical_type, 0)
+    return not plain or chunk.total_uncompressed_size < plain / 4
+
+
+def with_dictionaries(schema: pa.Schema, names: Collection[str]) -> pa.Schema:
+    """Return the schema with text columns of these names read as dictionaries, so that none has to be made again."""
+    return pa.schema(
+        [
+            (
+                each.name,
+                pa.dictionary(pa.int32(), each.type) if each.name in names and each.type == pa.string() else each.type,
+            )
+            for each in schema
+        ]
+    )
+
+
+def write_parquet(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch], packing: Packing) -> None:
+    """Write a file in memory that does not grow with it."""
+    plain = pa.schema(
+        [(each.name, each.type.value_type if pa.types.is_dictionary(each.type) else each.type) for each in schema]
+    )
+    with pq.ParquetWriter(
+        path,
+        schema,
+        compression=packing.compression,
+        use_dictionary=True if packing.dictionaries is None else list(packing.dictionaries),
+        store_schema=False,
+    ) as writer:
+        for group in read_ahead(_groups(batches)):
+            writer.write_table(pa.Table.from_batches(group))
+        # readers go by this note: a dictionary is how a column is stored, not its type
+        writer.add_key_value_metadata({"ARROW:schema": b64encode(plain.serialize()).decode()})
+
+
+def _groups(batches: Iterator[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    """Yield batches by so many as make a row group."""
+    group: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        group.append(batch)
+        rows += batch.num_rows
+        if rows >= _GROUP_ROWS:
+            yield group
+            group, rows = [], 0
+    if group:
+        yield group
