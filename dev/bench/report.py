@@ -21,6 +21,7 @@ class Row:
     :param better: Whether the lower or the higher of two measurements is the better one.
     :param target: The least ratio to reach; None where there is nothing to reach.
     :param most_more: How much more than theirs ours may be, in ``unit``, where a difference is the target.
+    :param most: How much ours may be, in ``unit``, whatever theirs is.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Row:
     better: Literal["lower", "higher"] = "lower"
     target: float | None = None
     most_more: float | None = None
+    most: float | None = None
 
     @property
     def ratio(self) -> float:
@@ -38,6 +40,8 @@ class Row:
     @property
     def met(self) -> bool | None:
         """Tell whether the target is reached; None without a target."""
+        if self.most is not None:
+            return self.ours <= self.most
         if self.most_more is not None:
             return self.ours - self.theirs <= self.most_more
         return None if self.target is None else self.ratio >= self.target
@@ -106,5 +110,6 @@ def _cells(row: Row) -> tuple[str, ...]:
 
     verdict = {True: "met", False: "missed", None: ""}[row.met]
     target = "" if row.target is None else f">= {row.target:g}"
+    target = target if row.most is None else f"<= {row.most:g} {row.unit}"
     target = target if row.most_more is None else f"+{row.most_more:g} {row.unit}"
     return row.name, number(row.ours), number(row.theirs), row.unit, number(row.ratio), target, verdict

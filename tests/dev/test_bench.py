@@ -22,6 +22,11 @@ def test_a_target_may_be_a_difference() -> None:
     assert not Row(name="step", ours=0.5, theirs=0.1, most_more=0.3).met
 
 
+def test_a_target_may_be_a_bound_whatever_theirs_is() -> None:
+    assert Row(name="memory", ours=150, theirs=100, unit="MB", most=200).met
+    assert not Row(name="memory", ours=250, theirs=900, unit="MB", most=200).met
+
+
 def test_the_report_shows_and_stores_its_rows(tmp_path: Path) -> None:
     report = Report()
     report.add(Row(name="parse", ours=31.7, theirs=63.33, unit="ms", target=1))
