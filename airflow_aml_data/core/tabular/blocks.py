@@ -33,7 +33,7 @@ class Block(NamedTuple):
     :param line: The number of its first line in the file.
     """
 
-    text: bytes
+    text: bytes | bytearray
     line: int
 
 
@@ -51,20 +51,25 @@ def read_blocks(file: TableFile, layout: DelimitedFormat, block_bytes: int = BLO
         decoder = _Decoder(file.name, layout.encoding, codec)
         rest, line, last = b"", 1, False
         while not last:
-            chunk = stream.read(max(block_bytes, len(rest)))  # a long record is looked through few times
-            last = not chunk
-            text = decoder.decode(chunk, rest, line)
+            text = bytearray(len(rest) + max(block_bytes, len(rest)))  # a long record is looked through few times
+            text[: len(rest)] = rest
+            with memoryview(text) as whole_buffer, whole_buffer[len(rest) :] as behind:
+                size = stream.readinto(behind)
+            del text[len(rest) + size :]
+            last = not size
+            text = decoder.decode(text, len(rest), line)
             whole = _whole_records(file.name, text, line, layout, last)
             if len(text) - whole > LONGEST_RECORD:
                 raise DataNotReadable(
                     f"{file.name}, line {line + count_line_ends(text[:whole])}: a record of over "
                     f"{LONGEST_RECORD >> 20} MB. Is one of its quotes never closed?"
                 )
+            rest = bytes(memoryview(text)[whole:])
             if whole:
-                block = Block(text[:whole], line)
-                line += count_line_ends(block.text)
+                del text[whole:]
+                block = Block(text, line)
+                line += count_line_ends(text)
                 yield block
-            rest = text[whole:]
 
 
 def mark_and_codec(file: TableFile, encoding: str) -> tuple[bytes, str]:
@@ -85,44 +90,43 @@ class _Decoder:
         self._decoder = codecs.getincrementaldecoder(codec)()
         self._ascii_stays = not codec.startswith(("utf-16", "utf-32"))
 
-    def decode(self, chunk: bytes, rest: bytes, line: int) -> bytes:
-        """Return ``rest`` and what follows it; every character is known to be valid.
+    def decode(self, text: bytearray, start: int, line: int) -> bytearray:
+        """Return the text with what begins at ``start`` decoded; every character is known to be valid.
 
-        :param chunk: The next bytes of the file; none at its end.
-        :param rest: The text before them.
-        :param line: The line that ``rest`` begins with.
+        :param text: Decoded up to ``start``, and the next bytes of the file from there on; none at its end.
+        :param line: The line that the text begins with.
         """
         state = self._decoder.getstate()
-        if self._ascii_stays and not state[0] and chunk.isascii():
-            text = chunk
-        else:
+        if not (self._ascii_stays and not state[0] and text.isascii()):
+            chunk = bytes(memoryview(text)[start:])
+            del text[start:]
             try:
-                text = self._decoder.decode(chunk, not chunk).encode()
+                text += self._decoder.decode(chunk, not chunk).encode()
             except UnicodeDecodeError as error:
                 before = chunk[: max(0, len(chunk) - len(error.object) + error.start)]
                 self._decoder.setstate(state)
                 raise self._unreadable(
-                    rest + self._decoder.decode(before).encode(),
+                    text + self._decoder.decode(before).encode(),
                     line,
                     f"the bytes {error.object[error.start : error.end]!r} are not {self._encoding} text. "
                     f"Declare the encoding the file has: {', '.join(CODECS)}.",
                 ) from error
-        if (position := text.find(b"\0")) >= 0:
+        if (position := text.find(b"\0", start)) >= 0:
             what = f"a NUL character. The file is binary, or its encoding is not {self._encoding}."
-            raise self._unreadable(rest + text[:position], line, what)
-        return rest + text if rest else text
+            raise self._unreadable(text[:position], line, what)
+        return text
 
-    def _unreadable(self, before: bytes, line: int, what: str) -> DataNotReadable:
+    def _unreadable(self, before: bytearray, line: int, what: str) -> DataNotReadable:
         return DataNotReadable(f"{self._name}, line {line + count_line_ends(before)}: {what}")
 
 
-def count_line_ends(text: bytes) -> int:
+def count_line_ends(text: bytes | bytearray) -> int:
     """Return how many lines end in a text."""
     feeds = int(np.count_nonzero(np.frombuffer(text, dtype=np.uint8) == _LF))  # bytes.count is four times slower
     return feeds if b"\r" not in text else feeds + text.count(b"\r") - text.count(b"\r\n")
 
 
-def _whole_records(name: str, text: bytes, line: int, layout: DelimitedFormat, last: bool) -> int:
+def _whole_records(name: str, text: bytearray, line: int, layout: DelimitedFormat, last: bool) -> int:
     """Return how many bytes of the text are whole records."""
     if not layout.support_multi_line or b'"' not in text:
         if last:

@@ -69,7 +69,7 @@ def line_of_row(block: Block, layout: DelimitedFormat, row: int) -> int:
     return block.line + count_line_ends(block.text[: record.start])
 
 
-def _parse_rectangular(text: bytes, layout: DelimitedFormat) -> list[pa.Array] | None:
+def _parse_rectangular(text: bytes | bytearray, layout: DelimitedFormat) -> list[pa.Array] | None:
     """Return what pyarrow parses, or None when it cannot or when the csv module cuts the text differently."""
     if not layout.separator.isascii():  # pyarrow wants a separator of one byte
         return None
@@ -103,7 +103,7 @@ def _parse_rectangular(text: bytes, layout: DelimitedFormat) -> list[pa.Array] |
     return [column.chunk(0) if column.num_chunks == 1 else column.combine_chunks() for column in table.columns]
 
 
-def _quotes_whole_fields(text: bytes, layout: DelimitedFormat) -> bool:
+def _quotes_whole_fields(text: bytes | bytearray, layout: DelimitedFormat) -> bool:
     """Return whether every quote opens or closes a field, or is one of two; no line end among them without multi-line."""
     characters = np.frombuffer(text, dtype=np.uint8)
     quotes = np.flatnonzero(characters == _QUOTE)
@@ -144,7 +144,7 @@ class _Record(NamedTuple):
     open_quote: bool = False
 
 
-def _records(text: bytes, layout: DelimitedFormat) -> Iterator[_Record]:
+def _records(text: bytes | bytearray, layout: DelimitedFormat) -> Iterator[_Record]:
     """Yield what the csv module makes of a text; lines without a character are no records."""
     lines = TextIOWrapper(BytesIO(text), encoding="utf-8", newline="")
     return (_multi_line_records if layout.support_multi_line else _single_line_records)(lines, layout.separator)

@@ -44,7 +44,7 @@ def record_ends(data: bytes, separator: bytes, *, last: bool) -> NDArray[np.int6
     return ends
 
 
-def whole_records(data: bytes, separator: bytes, *, last: bool) -> int:
+def whole_records(data: bytes | bytearray, separator: bytes, *, last: bool) -> int:
     """Return the last of :func:`record_ends`, 0 where there is none, without finding them all."""
     quotes = np.flatnonzero(np.frombuffer(data, dtype=np.uint8) == _QUOTE)
     if not _alternate(np.frombuffer(data, dtype=np.uint8), quotes, separator):
@@ -55,7 +55,7 @@ def whole_records(data: bytes, separator: bytes, *, last: bool) -> int:
     return len(data) if last else end
 
 
-def _last_end(data: bytes, quotes: NDArray[np.int64]) -> int:
+def _last_end(data: bytes | bytearray, quotes: NDArray[np.int64]) -> int:
     """Return the position behind the last line end that is not within quotes."""
     feed, carriage = data.rfind(b"\n"), data.rfind(b"\r", 0, -1)
     while (end := max(feed, carriage) + 1) and (before := int(np.searchsorted(quotes, end))) % 2:
@@ -85,7 +85,7 @@ def _alternate(characters: NDArray[np.uint8], quotes: NDArray[np.int64], separat
     return bool(np.isin(before, [_LF, _CR, _QUOTE, separator[0]]).all())
 
 
-def _exact_ends(data: bytes, separator: bytes, last: bool) -> Iterator[int]:
+def _exact_ends(data: bytes | bytearray, separator: bytes, last: bool) -> Iterator[int]:
     """Yield what :func:`record_ends` returns, record by record: for quotes within values that have no quotes."""
     match = _record(separator, last).match
     position = 0
