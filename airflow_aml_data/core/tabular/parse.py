@@ -7,6 +7,7 @@ that all have the same number of fields and quote none or whole fields. The csv 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from io import BytesIO, TextIOWrapper
 from itertools import islice, zip_longest
@@ -21,6 +22,7 @@ from airflow_aml_data.core.tabular.blocks import Block, count_line_ends
 from airflow_aml_data.core.tabular.columns import POOL, without_empty
 
 _ROWS_AT_ONCE = 16_384
+_WITH_TEXT = re.compile(rb"[^\r\n]+")
 _LF, _CR, _QUOTE = b'\n\r"'
 
 
@@ -73,13 +75,16 @@ def _parse_rectangular(text: bytes | bytearray, layout: DelimitedFormat) -> list
     """Return what pyarrow parses, or None when it cannot or when the csv module cuts the text differently."""
     if not layout.separator.isascii():  # pyarrow wants a separator of one byte
         return None
-    first = next(_records(text, layout), None)
-    if first is None:
+    if (line := _WITH_TEXT.search(text)) is None:
         return []
     quoted = b'"' in text
-    if quoted and not _quotes_whole_fields(text, layout):
+    if not quoted:
+        width = line.group().count(layout.separator.encode()) + 1
+    elif _quotes_whole_fields(text, layout):
+        width = len(next(_records(text, layout)).fields)
+    else:
         return None
-    names = [str(position) for position in range(len(first.fields))]
+    names = [str(position) for position in range(width)]
     try:
         table = pa.csv.read_csv(
             pa.BufferReader(text),
