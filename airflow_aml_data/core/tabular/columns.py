@@ -11,20 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from airflow_aml_data.errors import InvalidDeclaration
-
 _ROWS_AT_ONCE = 16_384
-
-
-def kept_positions(names: Sequence[str], columns: Sequence[str] | None) -> list[int]:
-    """Return where the wanted columns are. Source: v1, ``keep_columns``, semantics section 6."""
-    if columns is None:
-        return list(range(len(names)))
-    wanted = set(columns)
-    kept = [position for position, name in enumerate(names) if name in wanted]
-    if names and not kept:
-        raise InvalidDeclaration(f"None of the columns {sorted(wanted)} is in the data. There are: {', '.join(names)}.")
-    return kept
 
 
 _YEAR = r"(?:[1-9]\d{3}|0[1-9]\d{2}|00[1-9]\d|000[1-9])"  # pandas and Python know no year 0

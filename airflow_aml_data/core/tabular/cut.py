@@ -90,7 +90,7 @@ def first_header(files: Sequence[TableFile], layout: DelimitedFormat) -> str:
 class _Records:
     """The records of a text, and which of them are rows: not blank lines, and not a header."""
 
-    def __init__(self, text: bytes, separator: str) -> None:
+    def __init__(self, text: bytes | bytearray, separator: str) -> None:
         self._text = text
         self._offsets = np.concatenate([[0], record_ends(text, separator.encode(), last=True)])
         first = np.frombuffer(text, dtype=np.uint8)[self._offsets[:-1]]

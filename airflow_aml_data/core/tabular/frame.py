@@ -7,6 +7,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from airflow_aml_data.core.tabular.columns import POOL
+
 _NULLABLE = {
     pa.int8(): "Int8",
     pa.int16(): "Int16",
@@ -27,7 +29,7 @@ def to_pandas(table: pa.Table, *, index: str | None = None) -> pd.DataFrame:
     Whole numbers are ``int64``, or pandas' nullable ``Int64`` in a column with nulls (as floats they would be
     rounded above 2**53). bool with nulls is object with True, False and None, as in v1.
     """
-    frame: pd.DataFrame = table.to_pandas(ignore_metadata=True)
+    frame: pd.DataFrame = table.to_pandas(ignore_metadata=True, memory_pool=POOL)
     for position, column in enumerate(table.columns):
         if column.null_count and column.type in _NULLABLE:
             dtype: Any = pd.api.types.pandas_dtype(_NULLABLE[column.type])

@@ -159,7 +159,7 @@ class JsonLinesReader:
         """Yield the rows of a file, as many at a time as a block of it holds."""
         for block in read_blocks(file, DelimitedFormat(encoding=self._layout.encoding), _BLOCK_BYTES):
             rows = []
-            for line, text in enumerate(block.text.splitlines(), start=block.line):
+            for line, text in enumerate(bytes(block.text).splitlines(), start=block.line):
                 try:
                     if text.strip():
                         rows.append(_Row(line, _object(text)))

@@ -24,7 +24,7 @@ class OpenQuote(Exception):
         self.start = start
 
 
-def record_ends(data: bytes, separator: bytes, *, last: bool) -> NDArray[np.int64]:
+def record_ends(data: bytes | bytearray, separator: bytes, *, last: bool) -> NDArray[np.int64]:
     """Return the position behind each whole record of a text that begins with one. A blank line counts as a record.
 
     :param last: No text follows: what has no line end is a record too.
@@ -65,7 +65,7 @@ def _last_end(data: bytes | bytearray, quotes: NDArray[np.int64]) -> int:
     return end
 
 
-def _line_ends(data: bytes, characters: NDArray[np.uint8]) -> NDArray[np.int64]:
+def _line_ends(data: bytes | bytearray, characters: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Return the positions behind ``\\n``, ``\\r\\n`` and ``\\r``, but not a last ``\\r`` that ``\\n`` may follow."""
     ends = np.flatnonzero(characters == _LF)
     if b"\r" in data:
