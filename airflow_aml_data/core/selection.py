@@ -8,6 +8,7 @@ by itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -56,8 +57,12 @@ class Selection:
 
         :param stream: Ordinal of the file in the dataset's list; 0 for the list of files itself.
         """
-        numbers = _uniform(self.seed, stream, start, count)
-        return numbers >= self.probability if self.complement else numbers < self.probability
+        import numpy as np
+
+        raw = _raw(self.seed, stream, start, count)
+        limit = math.ceil(self.probability * 2.0**53) << 11  # u < probability, without making every u
+        kept: NDArray[np.bool_] = raw < np.uint64(limit) if limit < 2**64 else np.ones(count, dtype=np.bool_)
+        return ~kept if self.complement else kept
 
 
 class StreamSelector:
@@ -98,11 +103,10 @@ def select(items: Sequence[T], selections: Sequence[Selection]) -> list[T]:
     return [item for item, keep in zip(items, kept, strict=True) if keep]
 
 
-def _uniform(seed: int, stream: int, start: int, count: int) -> NDArray[np.float64]:
-    """Return u of ``count`` records from ``start`` on.
+def _raw(seed: int, stream: int, start: int, count: int) -> NDArray[np.uint64]:
+    """Return what u of ``count`` records from ``start`` on is made of: its upper 53 bits, times 2**-53, are u.
 
-    NumPy promises the raw numbers of its bit generators for ever, those of ``Generator.random`` not, so the
-    doubles are made here: the upper 53 bits, times 2**-53.
+    NumPy promises the raw numbers of its bit generators for ever, those of ``Generator.random`` not.
     """
     from hashlib import sha256
 
@@ -111,5 +115,4 @@ def _uniform(seed: int, stream: int, start: int, count: int) -> NDArray[np.float
     # hexadecimal: Python refuses to write ints of more than 4,300 decimal digits
     key = int.from_bytes(sha256(f"{seed:x}/{stream:x}".encode()).digest()[:16], "little")
     counter, skip = divmod(start, _PER_COUNTER)
-    raw = np.random.Philox(key=key, counter=counter).random_raw(skip + count)[skip:]
-    return (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return np.random.Philox(key=key, counter=counter).random_raw(skip + count)[skip:]
