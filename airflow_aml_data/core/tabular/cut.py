@@ -7,7 +7,7 @@ out. Values are not looked at, so types do not matter.
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -50,8 +50,7 @@ def cut_files(
             target.write(mark + header.encode(codec))
             if positions.finished:
                 continue
-            for block in read_ahead(read_blocks(file, layout, _BLOCK_BYTES)):
-                records = _Records(block.text, layout.separator)
+            for records in read_ahead(_records(file, layout)):
                 if names_next and records.are_rows.any():
                     records.are_rows[np.argmax(records.are_rows)] = names_next = False
                 target.write(in_codec(records.kept(positions), codec))
@@ -76,8 +75,8 @@ def in_codec(text: bytes | memoryview, codec: str) -> bytes | memoryview:
 def first_header(files: Sequence[TableFile], layout: DelimitedFormat) -> str:
     """Return the line that every part of delimited files begins with; empty when no file has a record."""
     for file in files:
-        for block in read_blocks(file, layout, _BLOCK_BYTES):
-            if (record := _Records(block.text, layout.separator).first_row()) is None:
+        for records in _records(file, layout):
+            if (record := records.first_row()) is None:
                 continue
             content = record.rstrip("\r\n")
             if not layout.header:
@@ -85,6 +84,12 @@ def first_header(files: Sequence[TableFile], layout: DelimitedFormat) -> str:
                 content = layout.separator.join(f"Column{place}" for place in range(1, len(fields) + 1))
             return content + (record[len(record.rstrip("\r\n")) :] or "\n")
     return ""
+
+
+def _records(file: TableFile, layout: DelimitedFormat) -> Iterator[_Records]:
+    """Yield the records of a file by blocks, the next block read while the records of this one are looked for."""
+    for block in read_ahead(read_blocks(file, layout, _BLOCK_BYTES)):
+        yield _Records(block.text, layout.separator)
 
 
 class _Records:

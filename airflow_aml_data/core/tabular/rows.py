@@ -42,11 +42,15 @@ class Positions:
         for place, (operation, selector) in enumerate(zip(self._operations, self._selectors, strict=True)):
             reaching = int(np.count_nonzero(kept))
             if selector is not None:
-                kept[kept] = selector.mask(reaching)
-                continue
-            within = min(reaching, self._left[place])
-            self._left[place] -= within
-            kept[kept] = (np.arange(reaching) < within) == isinstance(operation, Take)
+                decided = selector.mask(reaching)
+            else:
+                within = min(reaching, self._left[place])
+                self._left[place] -= within
+                decided = (np.arange(reaching) < within) == isinstance(operation, Take)
+            if reaching == count:
+                kept = decided
+            else:
+                kept[kept] = decided
         return kept
 
     @property
