@@ -24,7 +24,7 @@ def in_order(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
     """
     source = iter(items)
     first = list(islice(source, 2))
-    threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+    threads = min(_MOST_THREADS, os.cpu_count() or 1)
     if len(first) < 2 or threads < 2:
         yield from map(work, chain(first, source))
         return
