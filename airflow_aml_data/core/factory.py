@@ -6,11 +6,17 @@ import tempfile
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_aml_data.core.datasets import FileDataset, MLTableDataset, RegisteredDataset, TabularDataset
 from airflow_aml_data.core.definition import Definition, StorePath
-from airflow_aml_data.core.formats import DelimitedFormat, ParquetFormat
+from airflow_aml_data.core.formats import (
+    DataType,
+    DelimitedFormat,
+    JsonLinesFormat,
+    ParquetFormat,
+    PromoteHeadersBehavior,
+)
 from airflow_aml_data.core.globs import is_glob
 from airflow_aml_data.core.identity import check_dataset_name
 from airflow_aml_data.core.partition import as_partition_format
@@ -34,12 +40,15 @@ class TabularDatasetFactory:
         validate: bool = True,
         include_path: bool = False,
         infer_column_types: bool = True,
+        set_column_types: Mapping[str, DataType] | None = None,
         separator: str = ",",
-        header: bool = True,
+        header: bool | str | PromoteHeadersBehavior = True,
         partition_format: str | None = None,
         support_multi_line: bool = False,
         empty_as_string: bool = False,
         encoding: str = "utf8",
+        *,
+        type_conflict: Literal["widen", "raise"] = "widen",
     ) -> TabularDataset:
         """Rows of delimited text files.
 
@@ -47,12 +56,18 @@ class TabularDatasetFactory:
             them; folders and globs are fine.
         :param validate: v1's; nothing is read here whatever it says, an unreadable file shows when it is read.
         :param include_path: A first column ``Path`` says which file a row is from.
-        :param infer_column_types: False: every column is text.
-        :param header: True: the first line of every file names the columns. False: ``Column1``, ``Column2``...
+        :param infer_column_types: True: a column has the type that loses nothing of any of its values: bool, int64, float64,
+            timestamp or text. False: every column is text.
+        :param set_column_types: Column to :class:`.DataType`, for columns whose type is known better.
+        :param separator: One character.
+        :param header: True: the first line of every file names the columns. False: ``Column1``, ``Column2``... Or one of
+            v1's four modes, as text or :class:`.PromoteHeadersBehavior`.
         :param partition_format: Columns from the files' paths, which come first; see :class:`.PartitionFormat`.
         :param support_multi_line: A quoted field may hold line breaks.
         :param empty_as_string: An empty field is ``""`` instead of null.
         :param encoding: One of ``utf8 iso88591 latin1 ascii utf16 utf32 utf8bom windows1252``.
+        :param type_conflict: What becomes of a column with a value that its first 200 rows do not let expect: ``"widen"``: a
+            type that all its values fit; ``"raise"``: an error with file, line and column. v1 made such values null.
         :raises InvalidDeclaration: for a path or an option that is none of these.
 
         Source: the article, "Use Dataset objects for preexisting data"; semantics section 5.
@@ -64,22 +79,50 @@ class TabularDatasetFactory:
             support_multi_line=support_multi_line,
             empty_as_string=empty_as_string,
             infer_column_types=infer_column_types,
+            set_column_types=set_column_types,
+            type_conflict=type_conflict,
         )
         partitions = as_partition_format(partition_format)
         return TabularDataset(declared_sources(path), form, include_path=include_path, partition_format=partitions)
 
     @staticmethod
     def from_parquet_files(
-        path: Any, validate: bool = True, include_path: bool = False, partition_format: str | None = None
+        path: Any,
+        validate: bool = True,
+        include_path: bool = False,
+        set_column_types: Mapping[str, DataType] | None = None,
+        partition_format: str | None = None,
     ) -> TabularDataset:
-        """Rows of Parquet files; types are the files'.
+        """Rows of Parquet files; types are the files', which are the same in all of them.
 
         :param path: As in :meth:`from_delimited_files`, like the other parameters.
         """
+        form = ParquetFormat(set_column_types=set_column_types)
         partitions = as_partition_format(partition_format)
-        return TabularDataset(
-            declared_sources(path), ParquetFormat(), include_path=include_path, partition_format=partitions
-        )
+        return TabularDataset(declared_sources(path), form, include_path=include_path, partition_format=partitions)
+
+    @staticmethod
+    def from_json_lines_files(
+        path: Any,
+        validate: bool = True,
+        include_path: bool = False,
+        set_column_types: Mapping[str, DataType] | None = None,
+        partition_format: str | None = None,
+        invalid_lines: Literal["error", "drop"] = "error",
+        encoding: str = "utf8",
+    ) -> TabularDataset:
+        """Rows of text files with one JSON object in each line; a key that a line has not is null.
+
+        Dates stay text, and so do numbers that no 64-bit integer or float holds; lists and objects are their JSON text.
+
+        :param path: As in :meth:`from_delimited_files`, like the other parameters.
+        :param invalid_lines: ``"error"``, or ``"drop"``: a line that is no JSON object is left out, and a warning counts them.
+
+        Source: v1, semantics section 5.
+        """
+        form = JsonLinesFormat(invalid_lines=invalid_lines, encoding=encoding, set_column_types=set_column_types)
+        partitions = as_partition_format(partition_format)
+        return TabularDataset(declared_sources(path), form, include_path=include_path, partition_format=partitions)
 
     @staticmethod
     def from_mltable(path: Any) -> MLTableDataset:

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow_aml_data.core.datasets import DatasetConsumptionConfig, FileDataset, TabularDataset, column_names
 from airflow_aml_data.core.definition import OutputSource
-from airflow_aml_data.core.formats import DelimitedFormat, ParquetFormat, TableFormat
+from airflow_aml_data.core.formats import (
+    DataType,
+    DelimitedFormat,
+    ParquetFormat,
+    PromoteHeadersBehavior,
+    TableFormat,
+)
 from airflow_aml_data.core.identity import check_dataset_name, check_name, check_relative_path, check_tags
 from airflow_aml_data.core.operations import DropColumns, KeepColumns
 from airflow_aml_data.core.partition import PartitionFormat, as_partition_format
@@ -128,11 +134,12 @@ class OutputFileDatasetConfig:
         self,
         include_path: bool = False,
         separator: str = ",",
-        header: bool = True,
+        header: bool | str | PromoteHeadersBehavior = True,
         partition_format: str | None = None,
         path_glob: str | None = None,
+        set_column_types: Mapping[str, DataType] | None = None,
     ) -> OutputTabularDatasetConfig:
-        """The output as a table of delimited files; its columns are text.
+        """The output as a table of delimited files; its columns are text, but for ``set_column_types``.
 
         :param path_glob: Only the files whose path inside the output matches, such as ``*.csv``; v1 took it for a
             regular expression.
@@ -140,17 +147,24 @@ class OutputFileDatasetConfig:
 
         Source: v1, semantics section 10.
         """
-        form = DelimitedFormat(separator=separator, header=header, infer_column_types=False)
+        form = DelimitedFormat(
+            separator=separator, header=header, infer_column_types=False, set_column_types=set_column_types
+        )
         return self._as_table(form, include_path, partition_format, path_glob)
 
     def read_parquet_files(
-        self, include_path: bool = False, partition_format: str | None = None, path_glob: str | None = None
+        self,
+        include_path: bool = False,
+        partition_format: str | None = None,
+        path_glob: str | None = None,
+        set_column_types: Mapping[str, DataType] | None = None,
     ) -> OutputTabularDatasetConfig:
         """The output as a table of Parquet files; types are the files'.
 
         Parameters are those of :meth:`read_delimited_files`. Source: v1, semantics section 10.
         """
-        return self._as_table(ParquetFormat(), include_path, partition_format, path_glob)
+        form = ParquetFormat(set_column_types=set_column_types)
+        return self._as_table(form, include_path, partition_format, path_glob)
 
     def register_on_complete(
         self, name: str, description: str | None = None, tags: Mapping[str, str] | None = None
