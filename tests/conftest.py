@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -12,6 +13,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from airflow_aml_data import Datastore, Workspace
+from airflow_aml_data.core.catalog import Catalog
+from tests.core.steps import Steps
 
 if "airflow" in sys.modules:  # it reads its home when it is imported
     raise RuntimeError("Airflow was imported before it had a home of the tests' own.")
@@ -32,6 +35,33 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A fresh embedded workspace."""
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow_home"))
     return Workspace()
+
+
+@pytest.fixture(scope="session")
+def empty_catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a catalog with its tables and nothing in them; making one takes a second."""
+    file = tmp_path_factory.mktemp("catalog") / "catalog.db"
+    catalog = Catalog(f"sqlite:///{file}")
+    catalog.check()
+    catalog.close()
+    return file
+
+
+@pytest.fixture
+def steps(workspace: Workspace, tmp_path: Path, empty_catalog: Path) -> Steps:
+    """Steps in a fresh embedded workspace, whose catalog exists already."""
+    home = tmp_path / "airflow_home" / "azureml_workspace"
+    home.mkdir(parents=True, exist_ok=True)
+    shutil.copy(empty_catalog, home / "catalog.db")
+    return Steps(workspace, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def airflow_database() -> None:
+    """Airflow's own tables, in SQLite."""
+    from airflow.utils.db import initdb  # most tests need no Airflow
+
+    initdb()
 
 
 @pytest.fixture

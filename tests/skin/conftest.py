@@ -14,7 +14,6 @@ from airflow.dag_processing.dagbag import BundleDagBag
 from airflow.models.xcom import XComModel
 from airflow.sdk import DAG
 from airflow.sdk.serde import deserialize
-from airflow.utils.db import initdb
 from airflow.utils.session import create_session
 from sqlalchemy import select
 
@@ -52,9 +51,8 @@ class FinishedRun:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def airflow_database() -> None:
-    """Airflow's own tables, in SQLite."""
-    initdb()
+def every_test_has_airflows_tables(airflow_database: None) -> None:
+    """Airflow's models read them."""
 
 
 @pytest.fixture
