@@ -9,39 +9,13 @@ import pytest
 
 from airflow_aml_data import Datastore, Workspace
 from airflow_aml_data.core.outputs import OutputFileDatasetConfig, OutputReference
-from airflow_aml_data.errors import InvalidDeclaration, InvalidName, InvalidPath
+from airflow_aml_data.errors import InvalidDeclaration, InvalidPath
 
 STORE = Datastore(Workspace("no_such_connection"), "store")
 REFERENCE = OutputReference(
     name="out", conn_id="c", datastore="s", path="p", files=1, size_bytes=2, output_id="i", manifest="m",
     manifest_digest="d", dag_id="dag", run_id="r", task_id="t", map_index=-1, try_number=1,
 )  # fmt: skip
-
-
-@pytest.mark.parametrize("name", ["good", "_x", "a1", "A_B_9"])
-def test_names(name):
-    """G01."""
-    assert OutputFileDatasetConfig(name).name == name
-
-
-@pytest.mark.parametrize("name", ["bad name!", "1abc", "a-b", "a.b", "é", "{run-id}", "a\n"])
-def test_bad_names_are_refused_at_once(name):
-    """G02, G06."""
-    with pytest.raises(InvalidName, match="Invalid output name"):
-        OutputFileDatasetConfig(name)
-
-
-def test_without_a_name_the_step_gives_one():
-    """G04."""
-    assert OutputFileDatasetConfig().name is None
-    assert OutputFileDatasetConfig("").name is None
-
-
-def test_defaults():
-    """G08."""
-    out = OutputFileDatasetConfig()
-    assert (out.mode, out.destination) == ("mount", None)
-    assert out.path_for("RUN", "OUT") == "dataset/RUN/OUT"
 
 
 def test_copies_leave_the_declaration_as_it_is():
@@ -97,13 +71,6 @@ def test_destinations_of_another_form_are_refused_at_once(destination):
 def test_the_root_of_a_datastore_is_no_destination():
     with pytest.raises(InvalidPath, match="root"):
         OutputFileDatasetConfig("o", destination=(STORE, "/")).path_for("R", "O")
-
-
-@pytest.mark.parametrize("name", ["", " ", None])
-def test_a_registration_needs_a_name(name):
-    """G65."""
-    with pytest.raises(InvalidDeclaration, match="must not be empty"):
-        OutputFileDatasetConfig("o").register_on_complete(name)
 
 
 def test_a_reference_survives_json():
