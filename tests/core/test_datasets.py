@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_aml_data import DataPath, Dataset, DatasetConsumptionConfig, Datastore, Workspace
+from airflow_aml_data import DataPath, Dataset, Datastore, Workspace
 from airflow_aml_data.core.definition import Definition
 from airflow_aml_data.core.factory import from_definition
 from airflow_aml_data.core.sampling import Sampling
@@ -18,7 +18,6 @@ from airflow_aml_data.errors import (
     FilesExist,
     FilesNotFound,
     InvalidDeclaration,
-    InvalidName,
 )
 
 NOWHERE = Datastore(Workspace("no_such_connection"), "store")
@@ -214,31 +213,6 @@ def test_probabilities_outside_are_refused_at_once(bad):
 def test_seeds_are_integers(bad):
     with pytest.raises(InvalidDeclaration, match="seed must be an integer"):
         FILES.take_sample(0.5, bad)
-
-
-class TestInputs:
-    def test_modes(self):
-        """G24, G25, G27."""
-        named = FILES.as_named_input("x")
-        assert (named.mode, named.as_mount().mode) == ("direct", "mount")
-        down = named.as_download("/d")
-        assert (down.name, down.mode, down.path_on_compute) == ("x", "download", "/d")
-        assert DatasetConsumptionConfig("x", FILES, "MOUNT").mode == "mount"
-        for mode in ("upload", "link", "hdfs", "", None):
-            with pytest.raises(InvalidDeclaration, match="Invalid mode"):
-                DatasetConsumptionConfig("x", FILES, mode)
-
-    @pytest.mark.parametrize("mode", ["as_mount", "as_download"])
-    def test_tables_are_direct_only(self, mode):
-        """G26."""
-        with pytest.raises(InvalidDeclaration, match="Only FileDataset supports"):
-            getattr(TABLE.as_named_input("t"), mode)()
-
-    @pytest.mark.parametrize("name", ["my in", "1x", "a\n", "", "é"])
-    def test_names(self, name):
-        """G03."""
-        with pytest.raises(InvalidName, match="Invalid input name"):
-            FILES.as_named_input(name)
 
 
 def test_a_definition_survives_json(steps, put):
