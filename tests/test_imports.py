@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import airflow_aml_data
 
 ROOT = Path(__file__).parents[1]
@@ -31,6 +33,7 @@ def test_importing_the_package_loads_nothing_of_it_but_the_names():
     assert loaded("import airflow_aml_data; dir(airflow_aml_data)", *heavy) == set()
 
 
+@pytest.mark.slow
 def test_every_public_name_can_be_had_and_unknown_ones_are_refused():
     code = (
         "import airflow_aml_data as a\n"

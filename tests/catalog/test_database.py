@@ -147,6 +147,7 @@ def test_a_catalog_a_newer_release_has_migrated_is_refused(catalog_url):
         Catalog(catalog_url).check()
 
 
+@pytest.mark.slow
 def test_alembic_is_imported_by_the_process_that_migrates_and_airflow_by_none(tmp_path):
     script = (
         "import sys; from airflow_aml_data.core.catalog import Catalog; Catalog(sys.argv[1]).check();"

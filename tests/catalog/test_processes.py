@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from airflow_aml_data.core.catalog import Catalog
 from tests.catalog import workers
 
 ROUNDS = 10
 
 
+@pytest.mark.slow
 def test_eight_processes_commit_and_register_at_once_without_losing_a_version(catalog_url, eight_processes):
     """They start on an empty database, so that they also race for the migration."""
     versions = eight_processes(workers.commit_and_register, catalog_url, ROUNDS)
@@ -20,6 +23,7 @@ def test_eight_processes_commit_and_register_at_once_without_losing_a_version(ca
     assert len(catalog.history(limit=1000)) == 3 * 8 * ROUNDS
 
 
+@pytest.mark.slow
 def test_of_eight_that_claim_a_folder_or_one_inside_it_at_once_no_two_overlap(catalog_url, eight_processes):
     granted = eight_processes(workers.claim, catalog_url, [f"place{number}" for number in range(10)])
 

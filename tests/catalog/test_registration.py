@@ -221,6 +221,7 @@ def test_a_refused_registration_leaves_the_name_free(fresh_catalog):
     assert register(fresh_catalog).version == 1
 
 
+@pytest.mark.slow
 def test_eight_processes_register_change_and_unregister_one_name_at_once(catalog_url, eight_processes):
     eight_processes(workers.register_change_and_unregister, catalog_url, 6)
 

@@ -202,6 +202,7 @@ def test_a_line_of_100_megabytes_is_a_row_like_others(cut_texts):
     assert cut_texts(b'a,b\n1,"' + long + b'\n"\n2,y\n', operations=[Take(1)]) == [b'a,b\n1,"' + long + b'\n"\n']
 
 
+@pytest.mark.slow
 def test_rows_may_have_ten_thousand_columns(cut_texts):
     header = ",".join(f"c{number}" for number in range(10_000))
     rows = "".join(",".join(map(str, range(start, start + 10_000))) + "\n" for start in range(3))

@@ -182,6 +182,7 @@ transformations:
         made = Dataset.Tabular.from_mltable((datastore, "tables"))
         assert made.skip(1).to_pandas_dataframe()["a"].tolist() == [10, 2]
 
+    @pytest.mark.slow
     def test_a_step_reads_it(self, steps, put, datastore):
         put({"tables/MLTable": table(["folder: sub"]), **CSV})
         made = Dataset.Tabular.from_mltable((datastore, "tables")).as_named_input("t")

@@ -11,6 +11,7 @@ from airflow_aml_data.core.models import Model
 from airflow_aml_data.errors import DatasetNotFound, FilesExist, FilesNotFound, NotOffered
 
 
+@pytest.mark.slow
 def test_a_model_of_the_runs_files_is_a_registered_dataset(steps, tmp_path, monkeypatch):
     script = """
         import os

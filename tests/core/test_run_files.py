@@ -230,6 +230,7 @@ def test_metrics_beyond_xcom_are_in_a_file(steps):
     assert len(steps.lines[0]) < 1000
 
 
+@pytest.mark.slow
 def test_later_steps_see_what_earlier_ones_reported_to_the_pipelines_run(steps):
     """Of a step that ran again the last time counts; failed steps and other runs do not."""
     report = """

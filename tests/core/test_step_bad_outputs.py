@@ -138,6 +138,7 @@ class TestBadOutputs:
             steps.run(script, arguments=[merged], task_id=f"merge{number}")
         steps.run(script, arguments=[OutputFileDatasetConfig("out", destination=(None, "fixed"))], task_id="mounted")
 
+    @pytest.mark.slow
     def test_many_files(self, steps):
         """20,000 of them here, in the interest of slow machines."""
         script = (
@@ -311,6 +312,7 @@ class TestFullDisk:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 
+    @pytest.mark.slow
     def test_a_step_on_a_full_disk_publishes_nothing_and_frees_it_again(self, tmp_path, empty_catalog):
         fill = "import sys; f = open(sys.argv[1] + '/big', 'wb')\nfor _ in range(40): f.write(b'x' * 65536)"
         careless = (

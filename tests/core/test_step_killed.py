@@ -56,6 +56,7 @@ class TestKilled:
         [UPLOADED, FIXED.as_upload(), FIXED.as_upload(overwrite=True), FIXED],
         ids=["exclusive", "fixed", "overwrite", "mount"],
     )
+    @pytest.mark.slow
     def test_the_next_try_succeeds_and_clears_what_the_dead_one_left(self, steps, put, point, output):
         if output.overwrite:
             put({"fixed/place/a.txt": "old"})
@@ -110,6 +111,7 @@ class TestKilled:
         assert steps.stored() == ({"fixed/place/a.txt": "old"} if output.overwrite else {})
         assert steps.leftovers() == []
 
+    @pytest.mark.slow
     def test_what_a_dead_step_left_elsewhere_is_not_touched(self, steps):
         good = steps.write("keep.txt", output=FIXED.as_upload(), task_id="other")
 

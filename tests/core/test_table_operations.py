@@ -97,6 +97,7 @@ def test_a_smaller_sample_lies_within_a_larger_one(probabilities, seed):
     assert set(small) <= set(large)
 
 
+@pytest.mark.slow
 def test_a_sample_is_the_same_in_another_process():
     """G52."""
     script = (

@@ -38,6 +38,7 @@ def test_g51_a_split_of_a_thousand_records_is_about_800_to_200_disjoint_complete
     assert (first, second) == (sorted(first), sorted(second))
 
 
+@pytest.mark.slow
 def test_g52_the_same_call_in_another_process_gives_the_same_records(thousand, many, steps):
     script = """
         import json

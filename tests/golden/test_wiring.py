@@ -20,6 +20,7 @@ if "x" in run.input_datasets:
 """
 
 
+@pytest.mark.slow
 def test_g35_g40_the_reader_runs_after_the_writer_whatever_the_order_and_params_become_variables(
     parse_dag, steps, airflow_database
 ):

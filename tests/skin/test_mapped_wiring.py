@@ -197,6 +197,7 @@ def test_the_users_lists_are_not_changed_by_mapped_steps(parse_steps: Callable[.
     assert not bag.import_errors, bag.import_errors
 
 
+@pytest.mark.slow
 def test_a_reader_of_a_mapped_writer_gets_all_its_outputs_in_map_order(run_steps: Callable[..., FinishedRun]) -> None:
     finished = run_steps(
         """
@@ -217,6 +218,7 @@ def test_a_reader_of_one_mapped_task_gets_a_folder_of_one(run_steps: Callable[..
     assert finished.xcom("reads") == {"found": [["0/n", "7"]]}
 
 
+@pytest.mark.slow
 def test_a_table_of_a_mapped_writer_has_the_rows_of_all_in_map_order(
     run_steps: Callable[..., FinishedRun], dags_folder: Path
 ) -> None:
@@ -248,6 +250,7 @@ def test_a_table_of_a_mapped_writer_has_the_rows_of_all_in_map_order(
         ),
     ],
 )
+@pytest.mark.slow
 def test_a_list_of_references_is_one_input_of_all_of_them(run_steps: Callable[..., FinishedRun], given: str) -> None:
     finished = run_steps(
         f"""
@@ -259,6 +262,7 @@ def test_a_list_of_references_is_one_input_of_all_of_them(run_steps: Callable[..
     assert finished.xcom("b") == {"found": [["0/n", "5"], ["1/n", "3"]]}
 
 
+@pytest.mark.slow
 def test_inside_a_mapped_task_group_a_reader_gets_the_output_of_its_own_index(
     run_steps: Callable[..., FinishedRun],
 ) -> None:
@@ -304,6 +308,7 @@ def test_an_output_that_was_not_published_fails_its_reader_without_retries(
     assert (finished.task_states, finished.tries["b"]) == ({"a": "skipped", "b": "failed"}, 1)
 
 
+@pytest.mark.slow
 def test_tasks_with_outputs_of_their_own_under_one_name_are_read_one_by_one(
     run_steps: Callable[..., FinishedRun],
 ) -> None:
@@ -318,6 +323,7 @@ def test_tasks_with_outputs_of_their_own_under_one_name_are_read_one_by_one(
     assert finished.xcom("b") == {"found": [["n", "1"]]}
 
 
+@pytest.mark.slow
 def test_mapped_steps_have_params_of_their_own(run_steps: Callable[..., FinishedRun], dags_folder: Path) -> None:
     """G40"""
     (dags_folder / "show.py").write_text(

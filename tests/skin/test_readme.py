@@ -6,11 +6,12 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sklearn.datasets import load_iris
 
-from airflow_aml_data import Datastore, Workspace
+from airflow_aml_data import Dataset, Datastore, Workspace
 from tests.skin.conftest import FinishedRun
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -21,6 +22,39 @@ def blocks(info: str) -> dict[str, str]:
     return dict(re.findall(rf"^```{info}=(\S+)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL))
 
 
+def test_tables_by_hand(
+    workspace: Workspace, datastore: Datastore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    months = {name: tmp_path / "flights" / f"{name}.csv" for name in ("01", "02")}
+    (tmp_path / "flights").mkdir()
+    for name, file in months.items():
+        rows = "".join(f"2013-{name}-{day:02}T10:00,{day * 3},0{day}\n" for day in range(1, 29))
+        file.write_text(f"time,delay,flight\n{rows}")
+    datastore.upload(tmp_path / "flights", "flights")
+    monkeypatch.chdir(tmp_path)
+
+    exec(blocks("python hand")["tables.py"], {})
+
+    late = Dataset.get_by_name(workspace, "late_flights").to_pandas_dataframe()
+    assert list(late.columns) == ["month", "time", "delay"]
+    assert (late["delay"] > 15).all()
+    assert len(late) == 2 * 23
+    printed = capsys.readouterr().out
+    assert "2013-02" in printed
+    assert "2013-01" not in printed
+    assert len(list((tmp_path / "test").iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_commands_and_mapped_steps(run_dag: Callable[..., FinishedRun]) -> None:
+    finished = run_dag(blocks("python dag")["count_words.py"])
+
+    assert finished.state == "success"
+    (words,) = finished.xcom("add", "total").download()
+    assert Path(words).read_text().split() == ["2", "1"]
+
+
+@pytest.mark.slow
 def test_the_pipeline_on_the_first_screen_runs(
     run_dag: Callable[..., FinishedRun], dags_folder: Path, datastore: Datastore, tmp_path: Path
 ) -> None:
@@ -31,9 +65,8 @@ def test_the_pipeline_on_the_first_screen_runs(
     datastore.upload(tmp_path / "data")
     for name, text in blocks("python script").items():
         (dags_folder / name).write_text(text)
-    (dag_file,) = blocks("python dag").values()
 
-    finished = run_dag(dag_file)
+    finished = run_dag(blocks("python dag")["train_iris.py"])
 
     assert finished.state == "success"
     assert finished.xcom("score")["accuracy"] > 0.8

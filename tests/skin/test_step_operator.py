@@ -183,6 +183,7 @@ with DAG("d"):
     assert finished.state == "success"
 
 
+@pytest.mark.slow
 def test_a_step_reads_what_a_step_of_another_dag_has_registered(
     run_dag: Callable[..., FinishedRun], script: Callable[[str], None], workspace: object
 ) -> None:
