@@ -34,7 +34,7 @@ test: $(READY) ## Run every test
 
 .PHONY: test-fast
 test-fast: $(READY) ## Run the tests that take milliseconds; PYTEST_ARGS="-k name" to choose
-	$(BIN)/pytest -n auto --dist worksteal -m "not system and not slow" $(PYTEST_ARGS)
+	$(BIN)/pytest -n auto --dist worksteal -m "not system and not slow" --hypothesis-profile fast $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(READY) ## Check style, types and who imports whom

@@ -27,6 +27,7 @@ Path(_HOME, "dags").mkdir()
 _patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no defect
 settings.register_profile("here", _patient)
 settings.register_profile("ci", _patient, derandomize=True)  # what landed once, lands again
+settings.register_profile("fast", _patient, max_examples=20)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
