@@ -215,6 +215,16 @@ def test_a_command_selects_and_another_reads_all_it_wrote(run_example: RunExampl
     assert run_example("aml_09_command_step", airline="B6").xcom("count") == {"EWR": 6_557, "JFK": 42_076, "LGA": 6_002}
 
 
+def test_a_step_reads_parts_of_what_another_wrote_as_tables(run_example: RunExample) -> None:
+    finished = run_example("aml_10_tables", rows=5_000)
+    compare = finished.xcom("compare")
+
+    assert finished.xcom("clean") == {"rows": 5_000}
+    assert compare["first_rows"] + compare["second_rows"] <= 5_000
+    assert abs(compare["first_rows"] - compare["second_rows"]) < 300
+    assert compare["first_late"] == pytest.approx(compare["second_late"], abs=0.05)
+
+
 def test_the_articles_pipeline_beats_every_simple_guess(run_example: RunExample, workspace: Workspace) -> None:
     finished = run_example("aml_article")
 
