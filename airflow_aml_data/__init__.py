@@ -18,7 +18,7 @@ _PUBLIC = {
     "DataPath": "airflow_aml_data.core.workspace",
     "DataType": "airflow_aml_data.core.formats",
     "Dataset": "airflow_aml_data.core.factory",
-    "DatasetConsumptionConfig": "airflow_aml_data.core.datasets",
+    "DatasetConsumptionConfig": "airflow_aml_data.core.inputs",
     "Datastore": "airflow_aml_data.core.workspace",
     "OutputFileDatasetConfig": "airflow_aml_data.outputs",
     "OutputReference": "airflow_aml_data.core.outputs",

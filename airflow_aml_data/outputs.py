@@ -14,7 +14,7 @@ from airflow.sdk.exceptions import XComNotFound
 from airflow.sdk.serde import allow_class
 
 from airflow_aml_data.core import outputs as core
-from airflow_aml_data.core.datasets import DatasetConsumptionConfig
+from airflow_aml_data.core.inputs import DatasetConsumptionConfig
 from airflow_aml_data.core.outputs import OutputReference
 from airflow_aml_data.errors import DataChanged, WiringError
 

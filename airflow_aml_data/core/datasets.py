@@ -9,13 +9,12 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from airflow_aml_data.core.connect import ConnectedWorkspace
 from airflow_aml_data.core.definition import Definition, TableFiles
-from airflow_aml_data.core.expressions import Comparison, Expression, RecordField, fields_of
+from airflow_aml_data.core.expressions import Expression, RecordField, fields_of
 from airflow_aml_data.core.files import (
     PATH_COLUMN,
     DatasetFiles,
@@ -26,13 +25,15 @@ from airflow_aml_data.core.files import (
 )
 from airflow_aml_data.core.formats import CsvFiles, ParquetFiles, TableFormat
 from airflow_aml_data.core.identity import check_name
-from airflow_aml_data.core.operations import DropColumns, Filter, KeepColumns, Operation, Skip, Take
+from airflow_aml_data.core.inputs import DatasetConsumptionConfig
+from airflow_aml_data.core.operations import DropColumns, Filter, KeepColumns, Skip, Take
 from airflow_aml_data.core.partition import PartitionFormat, PartitionValue
 from airflow_aml_data.core.paths import DeclaredSource, settled_sources
 from airflow_aml_data.core.registration import RegistrationCalls
-from airflow_aml_data.core.sampling import DeclaredOperation, Recent, Sampling, declared_count, settle
+from airflow_aml_data.core.sampling import DeclaredOperation, Sampling, declared_count, settle
+from airflow_aml_data.core.timeseries import REGISTERED_TIMESTAMP, TimeSeriesCalls, on_timestamp
 from airflow_aml_data.core.workspace import DataPath, Workspace
-from airflow_aml_data.errors import DatasetTimestampMissingError, InvalidDeclaration
+from airflow_aml_data.errors import InvalidDeclaration
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 
 _D = TypeVar("_D", bound="AbstractDataset")
 _T = TypeVar("_T", bound="_TableCalls")
-
-_REGISTERED_TIMESTAMP = "(the registered timestamp column)"
 
 
 class AbstractDataset(RegistrationCalls):
@@ -223,11 +222,10 @@ class _FileCalls(AbstractDataset):
         return MountContext(find, mount_point)
 
 
-class _TableCalls(AbstractDataset):
+class _TableCalls(AbstractDataset, TimeSeriesCalls):
     """What can be asked of data as a table."""
 
     __slots__ = ()
-    timestamp_columns: tuple[str | None, str | None]
 
     def __getitem__(self, column: str) -> RecordField:
         """A column, for :meth:`filter`: ``dataset.filter(dataset["age"] > 5)``. Source: v1, semantics section 6."""
@@ -245,58 +243,6 @@ class _TableCalls(AbstractDataset):
     def drop_columns(self: _T, columns: str | Sequence[str]) -> _T:
         """All columns but these; unknown names are ignored. Source: v1, semantics section 6."""
         return self._with(DropColumns(column_names(columns)))
-
-    def with_timestamp_columns(
-        self: _T, timestamp: str | None = None, partition_timestamp: str | None = None, validate: bool = False
-    ) -> _T:
-        """Name the columns that say when a row was; the time filters and the index of a DataFrame use the first.
-
-        :param partition_timestamp: A coarser one, such as that of a partition format.
-        :param validate: v1's; nothing is read here. A column that is missing or no time is an error when it is read.
-
-        Source: v1, semantics section 6.
-        """
-        if partition_timestamp and not timestamp:
-            raise InvalidDeclaration("partition_timestamp can be assigned only if timestamp is assigned.")
-        if timestamp and partition_timestamp == timestamp:
-            raise InvalidDeclaration("partition_timestamp cannot be the same as timestamp.")
-        return replace(self, timestamp_columns=(timestamp, partition_timestamp))  # type: ignore[type-var]
-
-    def time_before(self: _T, end_time: datetime, include_boundary: bool = True, validate: bool = True) -> _T:
-        """The rows up to a moment, by the timestamp column.
-
-        :param end_time: Cut to the second; over half a second is rounded up.
-        :raises DatasetTimestampMissingError: without timestamp columns.
-
-        Source: v1, semantics section 6.
-        """
-        end = _time("end_time", end_time)
-        end = end.replace(microsecond=0) + timedelta(seconds=end.microsecond > 500_000)
-        return self._in_time("time_before", "<=" if include_boundary else "<", end)
-
-    def time_after(self: _T, start_time: datetime, include_boundary: bool = True, validate: bool = True) -> _T:
-        """The rows from a moment on, by the timestamp column.
-
-        :param start_time: Cut to the second.
-
-        Source: v1, semantics section 6.
-        """
-        start = _time("start_time", start_time).replace(microsecond=0)
-        return self._in_time("time_after", ">=" if include_boundary else ">", start)
-
-    def time_between(
-        self: _T, start_time: datetime, end_time: datetime, include_boundary: bool = True, validate: bool = True
-    ) -> _T:
-        """The rows between two moments, by the timestamp column; none when they are reversed."""
-        self._timestamp("time_between")
-        return self.time_after(start_time, include_boundary).time_before(end_time, include_boundary)
-
-    def time_recent(self: _T, time_delta: timedelta, include_boundary: bool = True, validate: bool = True) -> _T:
-        """The rows of the last ``time_delta``, counted back from the local time at which the data is read."""
-        if not isinstance(time_delta, timedelta):
-            raise InvalidDeclaration(f"time_delta must be a timedelta, found {time_delta!r}.")
-        column = self._timestamp("time_recent")
-        return self._with(Recent(column=column, seconds=time_delta.total_seconds(), include_boundary=include_boundary))
 
     def to_csv_files(self, separator: str = ",") -> FileDataset:
         """The table as delimited files, ``part-00000`` and so on, one for each of its files; made when they are needed.
@@ -338,15 +284,6 @@ class _TableCalls(AbstractDataset):
         with table_files(connected, definition) as files:
             table = read_table(files, definition.format, definition.operations, on_error=on_error)
         return to_pandas(table, index=definition.timestamp)
-
-    def _timestamp(self, call: str) -> str:
-        if not self.timestamp_columns[0]:
-            raise DatasetTimestampMissingError(_no_timestamp(call))
-        return self.timestamp_columns[0]
-
-    def _in_time(self: _T, call: str, operator: Any, moment: datetime) -> _T:
-        column = self._timestamp(call)
-        return self._with(Filter(Comparison(field=column, operator=operator, value=moment)))
 
 
 class _SourceDataset(AbstractDataset):
@@ -469,7 +406,7 @@ class RegisteredDataset(_FileCalls, _TableCalls):
         timestamp, partition = self.timestamp_columns
         if timestamp:
             known = replace(known, timestamp=timestamp, partition_timestamp=partition)
-        own = tuple(_on_timestamp(settle(each, run_key), known.timestamp) for each in self.operations)
+        own = tuple(on_timestamp(settle(each, run_key), known.timestamp) for each in self.operations)
         return replace(known, operations=known.operations + own, registered=(row.name, row.version))
 
     def _look_up(self) -> DatasetVersion | None:
@@ -486,7 +423,7 @@ class RegisteredDataset(_FileCalls, _TableCalls):
         return catalog.get_dataset(self.declared_name or "", self.declared_version)
 
     def _timestamp(self, call: str) -> str:
-        return self.timestamp_columns[0] or _REGISTERED_TIMESTAMP
+        return self.timestamp_columns[0] or REGISTERED_TIMESTAMP
 
 
 @dataclass(frozen=True, slots=True)
@@ -520,72 +457,9 @@ class MLTableDataset(_TableCalls):
         )
 
 
-@dataclass(frozen=True)
-class DatasetConsumptionConfig:
-    """A dataset as an input of a step: its name and how the script gets at it.
-
-    :param name: None: the step gives it one.
-    :param mode: ``"mount"`` or ``"download"``: the script gets a local path; ``"direct"``: the dataset itself.
-    :param path_on_compute: Where the files appear; relative: below the step's working directory. None: a scratch folder.
-
-    Source: v1, ``azureml.data.dataset_consumption_config.DatasetConsumptionConfig``.
-    """
-
-    _MODES: ClassVar[tuple[str, ...]] = ("mount", "download", "direct")
-
-    name: str | None
-    dataset: Any
-    mode: str = "direct"
-    path_on_compute: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.name is not None:
-            check_name(self.name, "input")
-        mode = self.mode.lower() if isinstance(self.mode, str) else self.mode
-        if mode not in self._MODES:
-            raise InvalidDeclaration(f"Invalid mode {self.mode!r}. Mode can only be mount, download, or direct.")
-        if getattr(self.dataset, "is_table", False) and mode != "direct":
-            raise InvalidDeclaration(
-                f"{type(self.dataset).__name__} does not support {mode}. Only FileDataset supports {mode}. Leave it "
-                "direct and read it with Run.get_context().input_datasets[name].to_pandas_dataframe()."
-            )
-        object.__setattr__(self, "mode", mode)
-
-    def as_mount(self, path_on_compute: str | None = None) -> DatasetConsumptionConfig:
-        """The files are readable below a local path, without being copied first."""
-        return replace(self, mode="mount", path_on_compute=path_on_compute)
-
-    def as_download(self, path_on_compute: str | None = None) -> DatasetConsumptionConfig:
-        """The files are copied to a local path before the script starts; the script may change the copies."""
-        return replace(self, mode="download", path_on_compute=path_on_compute)
-
-
 def column_names(columns: str | Sequence[str]) -> tuple[str, ...]:
     """One name or several, as v1 takes them."""
     names = (columns,) if isinstance(columns, str) else tuple(columns)
     if not names or not all(isinstance(each, str) for each in names):
         raise InvalidDeclaration(f"columns is the name of a column or a list of names, found {columns!r}.")
     return names
-
-
-def _time(name: str, value: Any) -> datetime:
-    if not isinstance(value, datetime):
-        raise InvalidDeclaration(f"{name} must be a datetime, found {value!r}.")
-    return datetime.fromisoformat(value.isoformat())  # also of a pandas Timestamp
-
-
-def _on_timestamp(operation: Operation, timestamp: str | None) -> Operation:
-    """A time filter that was declared before anybody looked up which column it is on."""
-    match operation:
-        case Filter(Comparison(field=field) as comparison) if field == _REGISTERED_TIMESTAMP:
-            if not timestamp:
-                raise DatasetTimestampMissingError(_no_timestamp("time filter"))
-            return Filter(replace(comparison, field=timestamp))
-    return operation
-
-
-def _no_timestamp(call: str) -> str:
-    return (
-        f"Cannot perform time-series filter `{call}` on dataset without timestamp columns defined. "
-        "Name one first: dataset.with_timestamp_columns(timestamp=...)."
-    )

@@ -8,7 +8,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from airflow_aml_data.core.datasets import DatasetConsumptionConfig, FileDataset, TabularDataset, column_names
+from airflow_aml_data.core.datasets import FileDataset, TabularDataset, column_names
 from airflow_aml_data.core.definition import OutputSource
 from airflow_aml_data.core.formats import (
     DataType,
@@ -18,6 +18,7 @@ from airflow_aml_data.core.formats import (
     TableFormat,
 )
 from airflow_aml_data.core.identity import check_dataset_name, check_name, check_relative_path, check_tags
+from airflow_aml_data.core.inputs import DatasetConsumptionConfig
 from airflow_aml_data.core.operations import DropColumns, KeepColumns
 from airflow_aml_data.core.partition import PartitionFormat, as_partition_format
 from airflow_aml_data.core.sampling import DeclaredOperation, Sampling, is_template

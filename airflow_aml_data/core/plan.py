@@ -13,9 +13,10 @@ from posixpath import normpath
 from typing import Any, Literal
 
 from airflow_aml_data.core.connect import ConnectedWorkspace
-from airflow_aml_data.core.datasets import AbstractDataset, DatasetConsumptionConfig
+from airflow_aml_data.core.datasets import AbstractDataset
 from airflow_aml_data.core.definition import Definition
 from airflow_aml_data.core.identity import StepRun
+from airflow_aml_data.core.inputs import DatasetConsumptionConfig
 from airflow_aml_data.core.outputs import OutputFileDatasetConfig, OutputReference, as_dataset
 from airflow_aml_data.core.protocol import RUN_FILE_VARIABLE
 from airflow_aml_data.core.records import RUN_DETAILS
