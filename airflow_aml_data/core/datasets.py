@@ -26,17 +26,18 @@ from airflow_aml_data.core.files import (
 from airflow_aml_data.core.formats import CsvFiles, ParquetFiles, TableFormat
 from airflow_aml_data.core.identity import check_name
 from airflow_aml_data.core.inputs import DatasetConsumptionConfig
-from airflow_aml_data.core.operations import DropColumns, Filter, KeepColumns, Skip, Take
+from airflow_aml_data.core.operations import DropColumns, Filter, KeepColumns, Skip, Take, is_kept
 from airflow_aml_data.core.partition import PartitionFormat, PartitionValue
 from airflow_aml_data.core.paths import DeclaredSource, settled_sources
 from airflow_aml_data.core.registration import RegistrationCalls
 from airflow_aml_data.core.sampling import DeclaredOperation, Sampling, declared_count, settle
 from airflow_aml_data.core.timeseries import REGISTERED_TIMESTAMP, TimeSeriesCalls, on_timestamp
 from airflow_aml_data.core.workspace import DataPath, Workspace
-from airflow_aml_data.errors import InvalidDeclaration
+from airflow_aml_data.errors import DatasetTimestampMissingError, InvalidDeclaration
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
     from airflow_aml_data.core.catalog import Catalog, DatasetVersion
     from airflow_aml_data.core.mounts import MountContext
@@ -283,7 +284,21 @@ class _TableCalls(AbstractDataset, TimeSeriesCalls):
             raise InvalidDeclaration(f"{self!r} is a file dataset; only tabular datasets become a DataFrame.")
         with table_files(connected, definition) as files:
             table = read_table(files, definition.format, definition.operations, on_error=on_error)
-        return to_pandas(table, index=definition.timestamp)
+        return to_pandas(table, index=_index(definition, table))
+
+
+def _index(definition: Definition, table: pa.Table) -> str | None:
+    """The timestamp column, unless it was left out on purpose."""
+    column = definition.timestamp
+    if column is None or not is_kept(column, definition.operations):
+        return None
+    kind = str(table.schema.field(column).type) if column in table.column_names else "missing"
+    if not kind.startswith(("timestamp", "date")):
+        raise DatasetTimestampMissingError(
+            f"The timestamp column {column!r} is {kind}. There are: {', '.join(table.column_names)}. Name one of dates or times "
+            "in with_timestamp_columns(), or give it a type: set_column_types={...: DataType.to_datetime()}."
+        )
+    return column
 
 
 class _SourceDataset(AbstractDataset):

@@ -117,3 +117,12 @@ def kept_columns(names: Sequence[str], operations: Sequence[Operation]) -> list[
         elif isinstance(each, DropColumns):
             left = [name for name in left if name not in each.columns]
     return left
+
+
+def is_kept(column: str, operations: Sequence[Operation]) -> bool:
+    """Whether a column is still there after all operations, if it was in the data."""
+    return not any(
+        column not in each.columns if isinstance(each, KeepColumns) else column in each.columns
+        for each in operations
+        if isinstance(each, KeepColumns | DropColumns)
+    )

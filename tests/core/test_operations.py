@@ -261,3 +261,19 @@ class TestTimes:
         with pytest.raises(DatasetTimestampMissingError):
             untimed.time_after(datetime(2024, 1, 15)).to_pandas_dataframe()
         assert len(untimed.to_pandas_dataframe()) == 1
+
+    @pytest.mark.parametrize("column", ["n", "nope"])
+    def test_a_timestamp_column_that_is_none_is_an_error_when_the_table_is_read(self, datastore, put, column):
+        put({"t.csv": "t,n\n2024-01-01,1\n"})
+        table = Dataset.Tabular.from_delimited_files((datastore, "t.csv")).with_timestamp_columns(column)
+
+        with pytest.raises(DatasetTimestampMissingError, match=f"{column!r} is (int64|missing)"):
+            table.to_pandas_dataframe()
+        assert len(table.drop_columns(column).to_pandas_dataframe()) == 1
+
+    def test_times_that_nanoseconds_cannot_count_are_kept(self, datastore, put):
+        put({"9999/1.csv": "a\n1\n", "2020/1.csv": "a\n2\n"})
+        paths = [(datastore, "9999/1.csv"), (datastore, "2020/1.csv")]
+        table = Dataset.Tabular.from_delimited_files(paths, partition_format="/{year:yyyy}/1.csv")
+
+        assert [each.year for each in table.to_pandas_dataframe()["year"]] == [9999, 2020]

@@ -50,6 +50,10 @@ class TableReader(Protocol):
         """
 
 
+_NS, _US = pa.timestamp("ns"), pa.timestamp("us")
+_NS_YEARS = range(1678, 2262)  # the full years that 64 bits count in ns
+
+
 def constant_fields(files: Sequence[TableFile], names: Collection[str]) -> list[pa.Field]:
     """Return the columns of one value for a whole file.
 
@@ -65,7 +69,8 @@ def constant_fields(files: Sequence[TableFile], names: Collection[str]) -> list[
                     "Choose another name in partition_format, or leave include_path out."
                 )
             if isinstance(value, datetime):
-                types[name] = pa.timestamp("ns")
+                counted = value.year in _NS_YEARS and types.get(name) != _US
+                types[name] = _NS if counted else _US
             else:
                 types.setdefault(name, pa.string())
     return [pa.field(name, type_) for name, type_ in types.items()]
