@@ -102,7 +102,7 @@ def test_inputs_are_read_directly_from_a_mount_and_from_a_download(run_example: 
     means = {"sepal_length": 5.8, "sepal_width": 3.1, "petal_length": 3.8, "petal_width": 1.2}
     expected = {"rows": 150, **{f"mean_{name}": mean for name, mean in means.items()}}
     assert finished.xcom("describe_iris") == expected
-    sizes = {"china.width": 640, "china.height": 427, "flower.width": 640, "flower.height": 427}
+    sizes = {name: {"width": [640], "height": [427]} for name in ("china", "flower")}
     assert finished.xcom("measure_images") == sizes
     (archive,) = finished.xcom("archive_images", "archive").download(tmp_path)
     assert zipfile.ZipFile(archive).namelist() == ["china.jpg", "flower.jpg"]
@@ -192,7 +192,7 @@ def test_taskflow_tasks_use_what_a_step_wrote(run_example: RunExample) -> None:
 def test_a_script_finds_its_packages_variables_and_parameters(run_example: RunExample) -> None:
     finished = run_example("aml_07_run_configuration", size=64)
 
-    sizes = {"china.width": 64, "china.height": 43, "flower.width": 64, "flower.height": 43}
+    sizes = {name: {"width": [64], "height": [43]} for name in ("china", "flower")}
     assert finished.xcom("thumbnails") == sizes
     assert finished.xcom("thumbnails", "thumbnails").to_path() == ["/china.jpg", "/flower.jpg"]
     assert finished.xcom("show_settings") == {
