@@ -135,6 +135,53 @@ def test_what_is_read_does_not_depend_on_how_types_were_found_out(tmp_path, one,
     assert tried.schema == surveyed.schema
 
 
+SPELLINGS = """
+    0 5 -0 007 -07 +5 0x1F 1e5 1_000 1,5 .5 5. . - -.5 0.50 00.5 0e0 1e400 nan NA inf true 2020-01-01
+    9007199254740993 9223372036854775808 0.1234567890123456 0.12345678901234567
+"""
+spellings = st.one_of(
+    st.sampled_from(["", " 5", "5 ", "\t5", "2020-01-01 00:00", *SPELLINGS.split()]),
+    st.integers(10**14, 2**66).map(str),
+    st.floats(allow_nan=False).map(repr),
+)
+# each next to a value that lets it be what it seems, or to another
+columns = st.tuples(spellings, st.one_of(st.sampled_from(["", "7", "2.5"]), spellings), st.booleans())
+
+
+def says_the_same(text, value):
+    """Whether a value is the text, or what Python reads in it."""
+    if value is None or isinstance(value, str):
+        return (value or "") == text
+    if isinstance(value, bool):
+        return str(value).lower() == text
+    if isinstance(value, int):
+        return str(value) == text
+    if isinstance(value, float):
+        return bool(re.fullmatch(FLOAT, text)) and value == float(text)
+    return value == datetime.fromisoformat(text)
+
+
+@given(st.lists(columns, min_size=10, max_size=30), st.integers(1, 300))
+@settings(any_folder, max_examples=25)
+def test_no_way_of_reading_changes_what_stands_in_the_file(tmp_path, table, size):
+    rows = [[column[n] for column in table] for n in range(2)]
+    lines = [
+        ",".join(f'"{text}"' if quoted or "," in text else text for text, (*_, quoted) in zip(row, table, strict=True))
+        for row in rows
+    ]
+    plain = "".join(f"{line},x\n" for line in lines)
+    by_record = plain + "," * len(table) + 'x"y\n'  # a quote within a value
+    files = files_of(tmp_path, [plain, by_record])
+
+    fast, slow = (read_files([file], header=False) for file in files)
+    surveyed = read_files(files[:1], header=False, surveyed=True, block_bytes=size)
+
+    assert fast.equals(surveyed)
+    assert fast.drop_columns(fast.column_names[-1]).equals(slow.slice(0, 2).drop_columns(slow.column_names[-1]))
+    for row, found in zip(rows, fast.to_pylist(), strict=True):
+        assert [t for t, v in zip(row, found.values(), strict=False) if not says_the_same(t, v)] == []
+
+
 def test_a_misfit_behind_the_trial_widens_the_column(tmp_path):
     files = files_of(tmp_path, [column_of(["1"] * 100_000), column_of(["1"] * 100_000 + ["", "1.5"])])
     reader = DelimitedReader(files, DelimitedFormat(), block_bytes=1 << 16)
