@@ -5,16 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from airflow_aml_data.core.formats import DataType
 from airflow_aml_data.core.tabular.columns import NS_RANGE, without_empty
 
-_NS_FIRST, _NS_END = (pd.Timestamp(value, unit="us") for value in NS_RANGE)
+if TYPE_CHECKING:
+    import pandas as pd
+
+_NS_FIRST, _NS_END = (np.datetime64(value, "us").item() for value in NS_RANGE)
 _SPECIAL = r"^[+-]?(?:nan|inf|infinity)$"
 _ISO = ("ISO8601",)
 _SLASHED = r"^(?P<first>\d{1,2})/(?P<second>\d{1,2})/(?P<year>\d{4})(?: .*)?$"
@@ -118,6 +121,8 @@ class DeclaredColumn:
 
 def _as_times(texts: pa.Array, formats: Sequence[str]) -> pd.Series:
     """Return dates and times in UTC but without a zone, NaT for texts of none of the formats."""
+    import pandas as pd
+
     series = pd.Series(texts.to_pylist(), dtype="str")
     times = pd.Series(pd.NaT, index=series.index, dtype="datetime64[us]")
     for form in formats:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 
 from airflow_aml_data.core.tabular.columns import POOL
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _NULLABLE = {
     pa.int8(): "Int8",
@@ -29,6 +31,8 @@ def to_pandas(table: pa.Table, *, index: str | None = None) -> pd.DataFrame:
     Whole numbers are ``int64``, or pandas' nullable ``Int64`` in a column with nulls (as floats they would be
     rounded above 2**53). bool with nulls is object with True, False and None, as in v1.
     """
+    import pandas as pd
+
     frame: pd.DataFrame = table.to_pandas(ignore_metadata=True, memory_pool=POOL)
     for position, column in enumerate(table.columns):
         if column.null_count and column.type in _NULLABLE:
