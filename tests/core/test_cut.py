@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from airflow_aml_data.core.formats import CsvFiles, DelimitedFormat, PromoteHeadersBehavior
 from airflow_aml_data.core.operations import DropColumns, Skip, Take
 from airflow_aml_data.core.selection import Selection
-from airflow_aml_data.core.tabular import TableFile, cut, read_table, write_files
+from airflow_aml_data.core.tabular import TableFile, cut, read_table, write_files, write_parts
 from airflow_aml_data.errors import DataChanged, DataNotReadable, InvalidDeclaration
 
 per_example_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -134,6 +134,32 @@ def trimmed(row):
     while row and row[-1] is None:
         row = row[:-1]
     return row
+
+
+SPLIT = [Selection(probability=0.8, seed=3, complement=each) for each in (False, True)]
+chains = st.lists(
+    st.sampled_from([[], [HALF], [HALF, SPLIT[0]], [HALF, SPLIT[1]], [Skip(1), SPLIT[1]], [Take(2)], [Take(0)]]),
+    min_size=1,
+    max_size=4,
+)
+
+
+@given(st.lists(nasty.filter(is_closed), min_size=1, max_size=3), chains, st.sampled_from(["utf8", "utf16", "latin1"]))
+@per_example_folder
+def test_parts_cut_in_one_pass_are_those_cut_one_by_one(tmp_path, monkeypatch, texts, chains, encoding):
+    monkeypatch.setattr(cut, "_BLOCK_BYTES", 5)
+    files = make_files(tmp_path, *(each.encode({"utf16": "utf-16"}.get(encoding, encoding)) for each in texts))
+    layout = DelimitedFormat(encoding=encoding)
+    folders = [tmp_path / str(number) for number in range(len(chains))]
+    for each in folders:
+        each.mkdir(exist_ok=True)
+
+    together = write_parts(files, layout, list(zip(chains, folders, strict=True)), CsvFiles())
+
+    found = [[part.read_bytes() for part in parts] for parts in together]
+    for operations, parts in zip(chains, found, strict=True):
+        alone = write_files(files, layout, operations, tmp_path, CsvFiles())
+        assert parts == [part.read_bytes() for part in alone]
 
 
 @given(st.lists(st.sampled_from(["a,b", 'a"', '"a\n\nb",', '"""",é', ","]), max_size=9), st.integers(0, 5))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from airflow_aml_data.core.expressions import RecordField
 from airflow_aml_data.core.operations import DropColumns, Filter, KeepColumns, Skip, Take
 from airflow_aml_data.core.selection import Selection
-from airflow_aml_data.core.tabular.rows import Chain, columns_to_read
+from airflow_aml_data.core.tabular.rows import Chain, Chains, columns_to_read
 from airflow_aml_data.errors import InvalidDeclaration
 
 operations = st.lists(
@@ -72,6 +72,23 @@ def reference(counts, chain_operations):
 @settings(deadline=None, max_examples=200)
 def test_the_same_rows_are_left_whatever_the_batches(counts, chain_operations, batch_rows):
     assert rows_left(counts, chain_operations, batch_rows) == reference(counts, chain_operations)
+
+
+@given(files, st.lists(operations, min_size=1, max_size=3), operations, st.integers(1, 17))
+@settings(deadline=None, max_examples=200)
+def test_chains_that_are_applied_together_leave_what_each_leaves_alone(counts, chains, beginning, batch_rows):
+    chains = [[*beginning, *each] for each in chains]
+    together, left, number = Chains(chains), [[] for _ in chains], 0
+    for ordinal, count in enumerate(counts):
+        together.start_file(ordinal)
+        for start in range(0, count, batch_rows):
+            numbers = range(number + start, number + min(count, start + batch_rows))
+            batch = pa.record_batch({"n": list(numbers), "odd": [each % 2 == 1 for each in numbers]})
+            for found, part in zip(left, together.apply(batch), strict=True):
+                found += part.column("n").to_pylist()
+        number += count
+
+    assert left == [rows_left(counts, each, batch_rows) for each in chains]
 
 
 @given(st.integers(0, 200), st.floats(0, 1), st.integers(-5, 5), st.integers(1, 50))

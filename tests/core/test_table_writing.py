@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -24,6 +27,7 @@ from airflow_aml_data.core.tabular import (
     read_batches,
     read_table,
     write_files,
+    write_parts,
 )
 from airflow_aml_data.errors import DataChanged, DataNotReadable, InvalidDeclaration
 
@@ -200,6 +204,78 @@ def test_parquet_rows_do_not_depend_on_batches_or_row_groups(tmp_path, monkeypat
 
     assert read_table(as_files(parts), ParquetFormat()).equals(whole)
     assert pa.Table.from_batches(read_batches(files, ParquetFormat(), operations), whole.schema).equals(whole)
+
+
+SPLIT = [Selection(probability=0.8, seed=3, complement=each) for each in (False, True)]
+SMALL = Filter(RecordField("n") < 12)
+CHAINS = [
+    [HALF, SPLIT[0]],
+    [HALF, SPLIT[1]],
+    [SMALL, SPLIT[0], DropColumns(("s",))],
+    [SMALL, SPLIT[1], Take(3)],
+    [KeepColumns(("s",)), Skip(2)],
+    [Take(0)],
+]
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=2), st.permutations(CHAINS), st.integers(2, 6))
+@settings(per_example_folder, max_examples=8)
+@pytest.mark.parametrize("target", [ParquetFiles(), CsvFiles(separator=";")])
+@pytest.mark.parametrize("format_", [ParquetFormat(), DelimitedFormat()])
+def test_parts_written_in_one_pass_are_those_written_one_by_one(tmp_path, format_, target, counts, chains, number):
+    chains = chains[:number]
+    tables = [pa.table({"n": range(count), "s": [f"0{n % 2}" for n in range(count)]}) for count in counts]
+    if isinstance(format_, ParquetFormat):
+        files = parquet_dataset(tmp_path, *tables, row_group_size=7)
+    else:
+        rows = ["".join(f"{row['n']},{row['s']}\n" for row in table.to_pylist()) for table in tables]
+        files = text_files(tmp_path, *(f"n,s\n{each}" for each in rows))
+    folders = [tmp_path / str(place) for place in range(number)]
+    for each in folders:
+        each.mkdir(exist_ok=True)
+
+    together = write_parts(files, format_, list(zip(chains, folders, strict=True)), target)
+
+    for operations, parts in zip(chains, together, strict=True):
+        alone = write_files(files, format_, operations, tmp_path, target)
+        assert [part.read_bytes() for part in parts] == [part.read_bytes() for part in alone]
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+from airflow_aml_data.core.formats import CsvFiles, DelimitedFormat, ParquetFiles, ParquetFormat
+from airflow_aml_data.core.selection import Selection
+from airflow_aml_data.core.tabular import TableFile, write_parts
+
+path = Path(sys.argv[1])
+split = [[Selection(probability=0.8, seed=1, complement=each)] for each in (False, True)]
+folders = [path.parent / "train", path.parent / "test"]
+for each in folders:
+    each.mkdir(exist_ok=True)
+format_, target = (DelimitedFormat(), CsvFiles()) if path.suffix == ".csv" else (ParquetFormat(), ParquetFiles())
+write_parts([TableFile("f", path)], format_, list(zip(split, folders)), target)
+assert "pandas" not in sys.modules, "it takes a second and 40 MB"
+print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_memory_does_not_grow_with_the_file(tmp_path, kind):
+    """Four times the rows, 60 MB of text instead of 15, in little more memory."""
+    peaks = []
+    for rows in (500_000, 2_000_000):
+        table = pa.table({"n": range(rows), "m": range(5, rows + 5), "s": ["setosa", "a longer name"] * (rows // 2)})
+        path = tmp_path / f"rows.{kind}"
+        if kind == "csv":
+            pa.csv.write_csv(table, path)
+        else:
+            pq.write_table(table, path, row_group_size=100_000)
+        printed = subprocess.run([sys.executable, "-c", PEAK, path], check=True, stdout=subprocess.PIPE, text=True)
+        peaks.append(int(printed.stdout) // 1024)
+
+    assert peaks[1] < peaks[0] + 24
 
 
 def test_only_the_columns_that_are_needed_are_read(tmp_path):

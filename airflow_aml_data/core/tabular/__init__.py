@@ -10,7 +10,7 @@ Source: v1, semantics sections 5 to 7, and 15 (0/1 as bool, lost zeros and value
 from airflow_aml_data.core.tabular.base import TableFile, TableReader
 from airflow_aml_data.core.tabular.frame import to_pandas
 from airflow_aml_data.core.tabular.reading import open_reader, read_batches, read_table
-from airflow_aml_data.core.tabular.write import part_names, write_files
+from airflow_aml_data.core.tabular.write import part_names, write_files, write_parts
 
 __all__ = [
     "TableFile",
@@ -21,4 +21,5 @@ __all__ = [
     "read_table",
     "to_pandas",
     "write_files",
+    "write_parts",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -21,40 +22,47 @@ from airflow_aml_data.core.tabular.base import TableFile
 from airflow_aml_data.core.tabular.blocks import mark_and_codec, read_blocks
 from airflow_aml_data.core.tabular.passes import read_ahead
 from airflow_aml_data.core.tabular.records import record_ends
-from airflow_aml_data.core.tabular.rows import Positional, Positions
+from airflow_aml_data.core.tabular.rows import Positional, Positions, as_arrow
 from airflow_aml_data.errors import InvalidDeclaration
 
-_BLOCK_BYTES = 1024 * 1024
+_BLOCK_BYTES = 2 * 1024 * 1024  # in smaller ones the threads wait for each other more than they work
 
 
 def cut_files(
-    files: Sequence[TableFile], layout: DelimitedFormat, operations: Sequence[Positional], parts: Sequence[Path]
+    files: Sequence[TableFile],
+    layout: DelimitedFormat,
+    chains: Sequence[Sequence[Positional]],
+    parts: Sequence[Sequence[Path]],
 ) -> None:
-    """Write what the operations keep of each file to the part of the same place.
+    """Write what each chain of operations keeps of each file to the part of the same places; files are read once.
 
     Every part begins with the first header of the files, and with ``Column1``, ``Column2``... where they have none: it is
     read with a header whichever way the files are.
 
+    :param parts: For each chain, as many as there are files.
     :raises DataNotReadable: bytes of another encoding, a NUL character or a quote that is never closed, naming file and
         line.
     :raises DataChanged: a file was written to while it was cut.
     """
     layout = replace(layout, support_multi_line=True)
     header = first_header(files, layout)
-    positions = Positions(operations)
-    for ordinal, (file, part) in enumerate(zip(files, parts, strict=True)):
+    positions = Positions(*chains)
+    for ordinal, (file, *of_file) in enumerate(zip(files, *parts, strict=True)):
         positions.start_file(ordinal)
         mark, codec = mark_and_codec(file, layout.encoding)
         names_next = layout.has_header(ordinal)
-        with part.open("wb", buffering=0) as target:
-            target.write(mark + header.encode(codec))
-            if positions.finished:
+        with ExitStack() as opened:
+            targets = [opened.enter_context(part.open("wb")) for part in of_file]
+            for target in targets:
+                target.write(mark + header.encode(codec))
+            if all(positions.finished):
                 continue
             for records in read_ahead(_records(file, layout)):
                 if names_next and records.are_rows.any():
                     records.are_rows[np.argmax(records.are_rows)] = names_next = False
-                target.write(in_codec(records.kept(positions), codec))
-                if positions.finished:
+                for target, kept in zip(targets, positions.masks(records.rows), strict=True):
+                    target.write(in_codec(records.kept(kept), codec))
+                if all(positions.finished):
                     break
 
 
@@ -87,8 +95,8 @@ def first_header(files: Sequence[TableFile], layout: DelimitedFormat) -> str:
 
 
 def _records(file: TableFile, layout: DelimitedFormat) -> Iterator[_Records]:
-    """Yield the records of a file by blocks, the next block read while the records of this one are looked for."""
-    for block in read_ahead(read_blocks(file, layout, _BLOCK_BYTES)):
+    """Yield the records of a file by blocks."""
+    for block in read_blocks(file, layout, _BLOCK_BYTES):
         yield _Records(block.text, layout.separator)
 
 
@@ -107,12 +115,21 @@ class _Records:
         place = int(np.argmax(self.are_rows))
         return str(self._text[self._offsets[place] : self._offsets[place + 1]], "utf-8")
 
-    def kept(self, positions: Positions) -> memoryview:
-        """Return the text of the rows that are kept."""
-        keep = self.are_rows.copy()
-        keep[keep] = positions.mask(int(np.count_nonzero(keep)))
+    @property
+    def rows(self) -> int:
+        return int(np.count_nonzero(self.are_rows))
+
+    def kept(self, rows: NDArray[np.bool_]) -> memoryview:
+        """Return the text of some of the rows.
+
+        :param rows: True for each row to keep.
+        """
+        keep = rows
+        if len(rows) < len(self.are_rows):
+            keep = self.are_rows.copy()
+            keep[keep] = rows
         records = pa.LargeBinaryArray.from_buffers(
             pa.large_binary(), len(keep), [None, pa.py_buffer(self._offsets), pa.py_buffer(self._text)]
-        ).filter(pa.array(keep))
+        ).filter(as_arrow(keep))
         _, ends, text = records.buffers()
         return memoryview(text)[: np.frombuffer(ends, dtype=np.int64)[len(records)]]

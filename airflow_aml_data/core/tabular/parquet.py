@@ -14,10 +14,10 @@ from airflow_aml_data.core.formats import ParquetFormat
 from airflow_aml_data.core.tabular.base import TableFile, constant_fields, with_constants
 from airflow_aml_data.core.tabular.declared import DeclaredColumn
 from airflow_aml_data.core.tabular.lost import LostValues
-from airflow_aml_data.core.tabular.passes import unchanged
+from airflow_aml_data.core.tabular.passes import read_ahead, unchanged
 from airflow_aml_data.errors import DataChanged, DataNotReadable
 
-_ROWS_AT_ONCE = 32_768
+_ROWS_AT_ONCE = 65_536
 
 
 class ParquetReader:
@@ -26,8 +26,15 @@ class ParquetReader:
     Batches hold a column as a dictionary where the schema asked for does: its values are then as the file holds them.
     """
 
-    def __init__(self, files: Sequence[TableFile], format: ParquetFormat, *, on_error: str = "null") -> None:  # noqa: A002
-        self._files, self._on_error = files, on_error
+    def __init__(
+        self,
+        files: Sequence[TableFile],
+        format: ParquetFormat,  # noqa: A002
+        *,
+        on_error: str = "null",
+        threads: bool = True,
+    ) -> None:
+        self._files, self._on_error, self._threads = files, on_error, threads
         self._declared = format.declared_types
 
     @property
@@ -99,7 +106,8 @@ class ParquetReader:
     ) -> Iterator[pa.RecordBatch]:
         data = _readable(f"Invalid Parquet file {file.name}. Corrupt data.")
         with unchanged(file), open_parquet(file, dictionaries) as opened, data:
-            yield from opened.iter_batches(_ROWS_AT_ONCE, columns=list(names))
+            batches = opened.iter_batches(_ROWS_AT_ONCE, columns=list(names), use_threads=self._threads)
+            yield from read_ahead(batches)
 
     def _converted(self, name: str, column: pa.Array, type_: pa.DataType, lost: LostValues, row: int) -> pa.Array:
         """Return a column as the schema wants it.

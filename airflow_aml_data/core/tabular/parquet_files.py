@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +14,6 @@ import pyarrow.parquet as pq
 
 from airflow_aml_data.core.tabular.base import TableFile
 from airflow_aml_data.core.tabular.parquet import open_parquet
-from airflow_aml_data.core.tabular.passes import read_ahead
 
 _GROUP_ROWS = 64 * 1024
 _VALUE_BYTES = {"INT32": 4, "FLOAT": 4, "INT64": 8, "DOUBLE": 8, "INT96": 12}
@@ -59,8 +60,20 @@ def with_dictionaries(schema: pa.Schema, names: Collection[str]) -> pa.Schema:
     )
 
 
-def write_parquet(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatch], packing: Packing) -> None:
-    """Write a file in memory that does not grow with it."""
+@contextmanager
+def little_memory() -> Iterator[None]:
+    """Let Arrow take memory from the system in the body: its own pools keep several times what is in use."""
+    usual = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(usual)
+
+
+@contextmanager
+def open_part(path: Path, schema: pa.Schema, packing: Packing) -> Iterator[Callable[[pa.RecordBatch], None]]:
+    """Give what takes the batches of a file, which is written on a thread of its own, in memory that does not grow."""
     plain = pa.schema(
         [(each.name, each.type.value_type if pa.types.is_dictionary(each.type) else each.type) for each in schema]
     )
@@ -71,21 +84,43 @@ def write_parquet(path: Path, schema: pa.Schema, batches: Iterator[pa.RecordBatc
         use_dictionary=True if packing.dictionaries is None else list(packing.dictionaries),
         store_schema=False,
     ) as writer:
-        for group in read_ahead(_groups(batches)):
-            writer.write_table(pa.Table.from_batches(group))
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            groups = _Groups(lambda group: thread.submit(writer.write_table, pa.Table.from_batches(group)))
+            yield groups.add
+            groups.finish()
         # readers go by this note: a dictionary is how a column is stored, not its type
         writer.add_key_value_metadata({"ARROW:schema": b64encode(plain.serialize()).decode()})
 
 
-def _groups(batches: Iterator[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
-    """Yield batches by so many as make a row group."""
-    group: list[pa.RecordBatch] = []
-    rows = 0
-    for batch in batches:
-        group.append(batch)
-        rows += batch.num_rows
-        if rows >= _GROUP_ROWS:
-            yield group
-            group, rows = [], 0
-    if group:
-        yield group
+class _Groups:
+    """Batches by so many as make a row group; one group is written while the next is gathered.
+
+    :param write: Begins to write a group.
+    """
+
+    def __init__(self, write: Callable[[list[pa.RecordBatch]], Future[None]]) -> None:
+        self._write = write
+        self._writing: Future[None] | None = None
+        self._group: list[pa.RecordBatch] = []
+        self._rows = 0
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        if batch.num_rows:
+            self._group.append(batch)
+            self._rows += batch.num_rows
+        if self._rows >= _GROUP_ROWS:
+            self._begin()
+
+    def finish(self) -> None:
+        if self._group:
+            self._begin()
+        self._wait()
+
+    def _begin(self) -> None:
+        self._wait()
+        self._writing = self._write(self._group)
+        self._group, self._rows = [], 0
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            self._writing.result()

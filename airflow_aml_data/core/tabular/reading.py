@@ -12,20 +12,27 @@ from airflow_aml_data.core.tabular.base import Misfit, TableFile, TableReader
 from airflow_aml_data.core.tabular.delimited import DelimitedReader
 from airflow_aml_data.core.tabular.json_lines import JsonLinesReader
 from airflow_aml_data.core.tabular.parquet import ParquetReader
-from airflow_aml_data.core.tabular.rows import Chain, columns_to_read
+from airflow_aml_data.core.tabular.rows import Chains, columns_to_read
 from airflow_aml_data.errors import InvalidDeclaration
 
 
-def open_reader(files: Sequence[TableFile], format: TableFormat, *, on_error: str = "null") -> TableReader:  # noqa: A002
+def open_reader(
+    files: Sequence[TableFile],
+    format: TableFormat,  # noqa: A002
+    *,
+    on_error: str = "null",
+    threads: bool = True,
+) -> TableReader:
     """Return what reads the files; nothing is read yet.
 
     :param on_error: What becomes of a value that cannot be what ``set_column_types`` asks for: ``"null"``, or with
         ``"fail"`` an error.
+    :param threads: False: the columns of Parquet files are read one after another, which takes less memory.
     """
     if on_error not in ("null", "fail"):
         raise InvalidDeclaration(f"on_error is 'null' or 'fail', found {on_error!r}.")
     if isinstance(format, ParquetFormat):
-        return ParquetReader(files, format, on_error=on_error)
+        return ParquetReader(files, format, on_error=on_error, threads=threads)
     if isinstance(format, JsonLinesFormat):
         return JsonLinesReader(files, format, on_error=on_error)
     return DelimitedReader(files, format, on_error="fail" if on_error == "fail" else "null")
@@ -49,7 +56,8 @@ def read_batches(
     reader = open_reader(files, format, on_error=on_error)
     rows = TableRows(reader, reader.schema, operations)
     for ordinal in range(len(files)):
-        yield from rows.of_file(ordinal)
+        for [batch] in rows.of_file(ordinal):
+            yield batch
 
 
 def read_table(
@@ -75,36 +83,39 @@ def read_table(
 
 def _table(reader: TableReader, count: int, schema: pa.Schema, operations: Sequence[Operation]) -> pa.Table:
     rows = TableRows(reader, schema, operations)
-    batches = [batch for ordinal in range(count) for batch in rows.of_file(ordinal)]
-    return pa.Table.from_batches(batches, rows.schema)
+    batches = [batch for ordinal in range(count) for [batch] in rows.of_file(ordinal)]
+    return pa.Table.from_batches(batches, rows.schemas[0])
 
 
 class TableRows:
-    """The rows that operations leave of a dataset's files, each file read once and in order.
+    """The rows that chains of operations leave of a dataset's files, each file read once for all chains and in order.
 
     :param read_schema: With which the files are read.
     """
 
-    def __init__(self, reader: TableReader, read_schema: pa.Schema, operations: Sequence[Operation]) -> None:
+    def __init__(self, reader: TableReader, read_schema: pa.Schema, *chains: Sequence[Operation]) -> None:
         if not read_schema.names:  # no file holds anything
-            operations = ()
+            chains = ((),) * len(chains)
+        wanted = {name for each in chains for name in columns_to_read(read_schema.names, each)}
         self._reader = reader
-        self._read_schema = pa.schema(
-            [read_schema.field(name) for name in columns_to_read(read_schema.names, operations)]
-        )
-        self._chain = Chain(operations)
-        self._chain.start_file(0)
-        nothing = pa.RecordBatch.from_pylist([], self._read_schema)
-        self.schema: pa.Schema = self._chain.apply(nothing).schema
-        """The columns that are left."""
+        self._read_schema = pa.schema([each for each in read_schema if each.name in wanted])
+        self._chains = Chains(chains)
+        self._chains.start_file(0)
+        nothing = pa.record_batch([pa.nulls(0, each.type) for each in self._read_schema], schema=self._read_schema)
+        self.schemas: list[pa.Schema] = [each.schema for each in self._chains.apply(nothing)]
+        """The columns that each chain leaves."""
 
-    def of_file(self, ordinal: int) -> Iterator[pa.RecordBatch]:
-        """Yield what is left of one file; files are asked for in their order."""
-        self._chain.start_file(ordinal)
-        if self._chain.finished:
+    def of_file(self, ordinal: int) -> Iterator[list[pa.RecordBatch]]:
+        """Yield what is left of one file by batches of which something is, each once for every chain.
+
+        Files are asked for in their order.
+        """
+        self._chains.start_file(ordinal)
+        if self._chains.finished:
             return
         for batch in self._reader.batches(ordinal, self._read_schema):
-            if (left := self._chain.apply(batch)).num_rows:
+            left = self._chains.apply(batch)
+            if any(each.num_rows for each in left):
                 yield left
-            if self._chain.finished:
+            if self._chains.finished:
                 return
