@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -33,6 +33,10 @@ PATH_COLUMN = "Path"
 
 Groups = tuple[tuple[FileSource, tuple[Placement, ...]], ...]
 """Where files are and what to take from there; all in the dataset's order."""
+
+
+MakeFiles = Callable[[Path], Sequence[Path]]
+"""Makes the files of a table, in a given folder or another of the same file system, and returns them."""
 
 
 @dataclass(frozen=True)
@@ -66,16 +70,22 @@ class DatasetFiles:
 
 
 def find_files(
-    workspace: ConnectedWorkspace, definition: Definition, *, ignore_not_found: bool = False
+    workspace: ConnectedWorkspace,
+    definition: Definition,
+    *,
+    ignore_not_found: bool = False,
+    make_files: MakeFiles | None = None,
 ) -> DatasetFiles:
     """List the files of a dataset as they stand now, in its order; duplicates in a list of paths are kept.
 
     :param ignore_not_found: Leave out paths and globs without a match.
+    :param make_files: Makes the files of a table that is needed as files; None: they are made by themselves.
     :raises FilesNotFound: for a path or glob without a match. Source: v1, on use and not on creation.
     :raises DataChanged: when a committed output is not what its manifest says.
     """
-    if definition.made_of:
-        files = _made_files(workspace, definition.made_of)
+    if made_of := definition.made_of:
+        make = make_files or (lambda folder: _make_files(workspace, [made_of], folder)[0])
+        files = _made_files(workspace, made_of, make)
     else:
         found = list(_each_source(workspace, definition.sources, ignore_not_found))
         files = found[0].stripped() if len(definition.sources) == 1 and found else _together(found)
@@ -83,6 +93,27 @@ def find_files(
         return files
     flat = [(source, each) for source, group in files.groups for each in group]
     return DatasetFiles.of(_grouped(_chosen(flat, definition.operations)))
+
+
+def find_together(
+    workspace: ConnectedWorkspace, definitions: Sequence[Definition], scratch: Path
+) -> list[DatasetFiles]:
+    """List the files of several datasets, as :func:`find_files` does.
+
+    Those that are made of the same rows, as both parts of a split are, are made in one pass when the first are taken.
+
+    :param scratch: A folder for them until all are taken, on the file system that they are taken to.
+    """
+    shared: dict[object, _SharedRows] = {}
+    found = []
+    for each in definitions:
+        make = None
+        if each.made_of:
+            rows = replace(each.made_of.table, operations=(), registered=None)
+            key = (rows.id, each.made_of.target)
+            make = shared.setdefault(key, _SharedRows(workspace, scratch / str(len(shared)))).add(each.made_of)
+        found.append(find_files(workspace, each, make_files=make))
+    return found
 
 
 def dataset_paths(workspace: ConnectedWorkspace, definition: Definition) -> list[str]:
@@ -312,12 +343,42 @@ def _placements(path: str, manifest: Manifest) -> tuple[Placement, ...]:
     )
 
 
-def _made_files(workspace: ConnectedWorkspace, made_of: TableFiles) -> DatasetFiles:
+def _made_files(workspace: ConnectedWorkspace, made_of: TableFiles, make: MakeFiles) -> DatasetFiles:
     from airflow_aml_data.core.tabular import part_names
 
-    source = _TableAsFiles(workspace, made_of)
+    source = _TableAsFiles(make)
     names = part_names(find_files(workspace, made_of.table).files, made_of.target)
     return DatasetFiles.of(((source, tuple(Placement(StoredFile(each, 0, ""), each) for each in names)),))
+
+
+def _make_files(workspace: ConnectedWorkspace, tables: Sequence[TableFiles], folder: Path) -> list[list[Path]]:
+    """Make the files of some tables of the same rows, reading these once."""
+    from airflow_aml_data.core.tabular import write_parts
+
+    table, target = tables[0].table, tables[0].target
+    chains = [(each.table.operations, folder / str(number)) for number, each in enumerate(tables)]
+    for _, below in chains:
+        below.mkdir()
+    with table_files(workspace, table) as files:
+        return write_parts(files, _format(table), chains, target)
+
+
+class _SharedRows:
+    """Tables of the same rows, whose files are made together when those of the first one are needed."""
+
+    def __init__(self, workspace: ConnectedWorkspace, folder: Path) -> None:
+        self._workspace, self._folder = workspace, folder
+        self._tables: list[TableFiles] = []
+
+    def add(self, table: TableFiles) -> MakeFiles:
+        self._tables.append(table)
+        place = len(self._tables) - 1
+        return lambda _: self._made[place]
+
+    @cached_property
+    def _made(self) -> list[list[Path]]:
+        self._folder.mkdir()
+        return _make_files(self._workspace, self._tables, self._folder)
 
 
 class _TableAsFiles:
@@ -325,18 +386,13 @@ class _TableAsFiles:
 
     name = "the dataset's table"
 
-    def __init__(self, workspace: ConnectedWorkspace, made_of: TableFiles) -> None:
-        self._workspace, self._made_of = workspace, made_of
+    def __init__(self, make: MakeFiles) -> None:
+        self._make = make
 
     def download(self, placements: Sequence[Placement], folder: Path, progress: Progress) -> None:
-        from airflow_aml_data.core.tabular import write_files
-
-        table = self._made_of.table
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".aml_data_", dir=folder) as scratch:
-            with table_files(self._workspace, table) as files:
-                made = write_files(files, _format(table), table.operations, Path(scratch), self._made_of.target)
-            places = {each.name: each for each in made}
+            places = {each.name: each for each in self._make(Path(scratch))}
             for each in placements:
                 target = folder / each.target
                 target.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from airflow_aml_data.core.compute.local import Command, can_make_read_only, script_environment
 from airflow_aml_data.core.connect import ConnectedWorkspace
-from airflow_aml_data.core.files import DatasetFiles, find_files
+from airflow_aml_data.core.files import DatasetFiles, find_together
 from airflow_aml_data.core.plan import PlannedInput, PlannedOutput, Slot, StepPlan, is_reserved_variable
 from airflow_aml_data.core.protocol import RUN_FILE_VARIABLE, RunFile, RunInput
 from airflow_aml_data.core.run_files import folder_state
@@ -55,7 +56,7 @@ def stage_step(workspace: ConnectedWorkspace, plan: StepPlan, scratch: Path) -> 
     else:
         work.mkdir()
     read_only: list[Path] = []
-    inputs = {each.name: _stage_input(workspace, each, scratch, read_only) for each in plan.inputs}
+    inputs = _stage_inputs(workspace, plan.inputs, scratch, read_only)
     outputs = {each.name: _output_folder(workspace, plan, each, scratch) for each in plan.outputs}
     values = {name: each.path or each.dataset["id"] for name, each in inputs.items()}
     values |= {name: str(path) for name, path in outputs.items()}
@@ -124,18 +125,33 @@ def _snapshot(source: Path, work: Path) -> None:
         ) from error
 
 
-def _stage_input(
-    workspace: ConnectedWorkspace, planned: PlannedInput, scratch: Path, read_only: list[Path]
-) -> RunInput:
-    """Bring one input.
+def _stage_inputs(
+    workspace: ConnectedWorkspace, planned: Sequence[PlannedInput], scratch: Path, read_only: list[Path]
+) -> dict[str, RunInput]:
+    """Bring the inputs that are files; all are found before the first is brought.
 
-    :param read_only: Gets what the script may not change for it.
+    :param read_only: Gets what the script may not change for them.
     """
-    definition = {**planned.definition.to_json(), "id": planned.definition.id}
-    if planned.mode == "direct":
-        return RunInput(mode="direct", path=None, dataset=definition)
-    files = find_files(workspace, planned.definition)
-    refuse_collisions(files)
+    brought = [each for each in planned if each.mode != "direct"]
+    with tempfile.TemporaryDirectory(prefix="made_", dir=scratch) as made:
+        found = find_together(workspace, [each.definition for each in brought], Path(made))
+        for each in found:
+            refuse_collisions(each)
+        paths = {
+            each.name: _bring_input(each, files, scratch, read_only) for each, files in zip(brought, found, strict=True)
+        }
+    return {
+        each.name: RunInput(
+            mode=each.mode,
+            path=paths.get(each.name),
+            dataset={**each.definition.to_json(), "id": each.definition.id},
+        )
+        for each in planned
+    }
+
+
+def _bring_input(planned: PlannedInput, files: DatasetFiles, scratch: Path, read_only: list[Path]) -> str:
+    """Bring one input, and return where the script finds it."""
     folder, shown = _places(planned, scratch)
     _make_room(planned.name, shown)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +169,7 @@ def _stage_input(
     path = shown / files.placements[0].target if files.single_file else shown
     if mounted:
         read_only += [path, *_linked_folders(folder, files)]
-    return RunInput(mode=planned.mode, path=str(path), dataset=definition)
+    return str(path)
 
 
 def _places(planned: PlannedInput, scratch: Path) -> tuple[Path, Path]:

@@ -10,6 +10,7 @@ import pytest
 from airflow_aml_data import Dataset
 from airflow_aml_data.core.definition import Definition
 from airflow_aml_data.core.factory import from_definition
+from airflow_aml_data.core.tabular import write
 from airflow_aml_data.errors import FilesExist, FilesNotFound, InvalidDeclaration
 
 
@@ -17,6 +18,10 @@ from airflow_aml_data.errors import FilesExist, FilesNotFound, InvalidDeclaratio
 def table(datastore, put):
     put({"t/1.csv": "a,b\n1,x\n2,y\n", "t/2.csv": "a,b\n3,z\n4,\n"})
     return Dataset.Tabular.from_delimited_files((datastore, "t"))
+
+
+def contents(files, folder):
+    return " ".join(str(Path(each).read_text().split()) for each in files.download(folder))
 
 
 class TestToFiles:
@@ -52,6 +57,32 @@ class TestToFiles:
         )
 
         assert steps.lines == ["['part-00000', 'part-00001'] a,b", "3,z", "4,", ""]
+
+    def test_inputs_made_of_the_same_rows_are_made_in_one_pass(self, table, steps, monkeypatch):
+        passes = []
+        real = write.cut_files
+        monkeypatch.setattr(write, "cut_files", lambda *given: (passes.append(len(given[2])), real(*given)))
+        train, test = table.random_split(0.5, seed=1)
+        given = [
+            train.to_csv_files().as_named_input("train").as_download(),
+            table.to_csv_files(separator=";").as_named_input("other").as_mount(),
+            test.to_csv_files().as_named_input("test").as_download(),
+            test.to_csv_files().take(1).as_named_input("part").as_download("part"),
+            test.to_csv_files().take(0).as_named_input("none").as_mount(),
+        ]
+
+        steps.run(
+            """
+            import os, sys
+            for place in sys.argv[1:]:
+                print(*("".join(open(place + "/" + name)).split() for name in sorted(os.listdir(place))))
+            """,
+            arguments=given,
+        )
+
+        assert passes == [4]
+        alone = [each.dataset for each in given]
+        assert steps.lines == [contents(each, steps.folder / str(place)) for place, each in enumerate(alone)]
 
     def test_their_definition_survives_json(self, table, steps):
         definition = table.take(2).to_csv_files(separator=";").take(1).definition(steps.connected)
