@@ -17,20 +17,33 @@ SAMPLE, SPLIT, SEED = 0.5, 0.8, 42
 
 
 def ours(work: str, source: Path, folder: Path) -> Callable[[], Any]:
-    """The public way, in a step's script: no Airflow, the workspace from the step's run file."""
+    """A DataFrame as a script asks for it; both parts of a split as a step does that gets them as inputs.
+
+    Then the time is that of the whole step, from its plan to its end, without Airflow, and with a script that does nothing
+    but take the files. A step before it has made the catalog, and imported everything.
+    """
     import os
 
     from airflow_aml_data import Dataset, Datastore, Workspace
+    from airflow_aml_data.core.compute.local import Command
+    from airflow_aml_data.core.identity import StepRun
+    from airflow_aml_data.core.plan import StepDeclaration
     from airflow_aml_data.core.protocol import RUN_FILE_VARIABLE, RunFile
-    from airflow_aml_data.core.tabular import write_files  # noqa: F401  imported, as everything else, before the clock starts
+    from airflow_aml_data.core.step import run_step
+    from airflow_aml_data.core.tabular import write_parts  # noqa: F401  imported, as everything else, before the clock starts
 
     stores = {"data": {"kind": "local", "root": str(source.parent)}}
-    config = {"datastores": stores, "catalog_connection_string": f"sqlite:///{folder / 'catalog.db'}"}
+    config = {
+        "datastores": stores,
+        "default_datastore": "data",
+        "catalog_connection_string": f"sqlite:///{folder / 'catalog.db'}",
+    }
+    run = StepRun(dag_id="bench", run_id="bench", task_id="bench")
     run_file = RunFile(
-        id="bench",
-        dag_id="bench",
-        run_id="bench",
-        task_id="bench",
+        id=run.id,
+        dag_id=run.dag_id,
+        run_id=run.run_id,
+        task_id=run.task_id,
         map_index=-1,
         try_number=1,
         conn_id="azureml_default",
@@ -39,17 +52,31 @@ def ours(work: str, source: Path, folder: Path) -> Callable[[], Any]:
     run_file.write(folder / "run.json")
     os.environ[RUN_FILE_VARIABLE] = str(folder / "run.json")
 
+    class Script:
+        def run(self, command: Command, on_line: Callable[[str], None]) -> int:
+            for name in ("train", "test"):
+                if place := command.environment.get(f"AZURE_ML_INPUT_{name}"):
+                    [part] = Path(place).iterdir()
+                    part.rename(folder / name)
+            return 0
+
+    def step(*inputs: Any) -> None:
+        declared = StepDeclaration(run=run, command=["script"], inputs=inputs)
+        run_step(Workspace().connect(), declared, Script(), on_line=print, scratch_root=folder / "scratch")
+
     def act() -> Any:
         path = (Datastore(Workspace(), "data"), source.name)
         if work == "read_csv":
             return Dataset.Tabular.from_delimited_files(path).to_pandas_dataframe()
         make = Dataset.Tabular.from_delimited_files if work == "split_csv" else Dataset.Tabular.from_parquet_files
         parts = make(path).take_sample(SAMPLE, seed=SEED).random_split(SPLIT, seed=SEED)
-        for name, part in zip(("train", "test"), parts, strict=True):
-            files = part.to_csv_files() if work == "split_csv" else part.to_parquet_files()
-            files.download(str(folder / name))
-        return None
+        inputs = [
+            (part.to_csv_files() if work == "split_csv" else part.to_parquet_files()).as_named_input(name).as_download()
+            for name, part in zip(("train", "test"), parts, strict=True)
+        ]
+        return step(*inputs)
 
+    step()
     return act
 
 
