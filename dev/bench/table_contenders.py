@@ -100,6 +100,10 @@ def pandas(work: str, source: Path, folder: Path) -> Callable[[], Any]:
     return act
 
 
+pandas_3_0 = pandas
+"""The same in the environment of theirs, which has that version."""
+
+
 def polars(work: str, source: Path, folder: Path) -> Callable[[], Any]:
     import polars as pl
 
