@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import os
 import sys
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -47,7 +48,7 @@ def read_blocks(file: TableFile, layout: DelimitedFormat, block_bytes: int = BLO
     """
     with unchanged(file), file.path.open("rb", buffering=0) as stream:
         mark, codec = mark_and_codec(file, layout.encoding)
-        stream.seek(len(mark))
+        left = os.fstat(stream.fileno()).st_size - stream.seek(len(mark))
         decoder = _Decoder(file.name, layout.encoding, codec)
         rest, line, last = b"", 1, False
         while not last:
@@ -57,6 +58,9 @@ def read_blocks(file: TableFile, layout: DelimitedFormat, block_bytes: int = BLO
                 size = stream.readinto(behind)
             del text[len(rest) + size :]
             last = not size
+            left -= size
+            if left < 0:
+                return  # somebody appends to it, perhaps faster than it is read
             text = decoder.decode(text, len(rest), line)
             whole = _whole_records(file.name, text, line, layout, last)
             if len(text) - whole > LONGEST_RECORD:
