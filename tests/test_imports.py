@@ -46,6 +46,7 @@ def test_every_public_name_can_be_had_and_unknown_ones_are_refused():
     assert set(airflow_aml_data.__all__) <= set(dir(airflow_aml_data))
 
 
+@pytest.mark.slow
 def test_the_core_does_not_import_airflow():
     modules = [
         ".".join(each.relative_to(ROOT).with_suffix("").parts)

@@ -32,6 +32,7 @@ def test_of_eight_that_claim_a_folder_or_one_inside_it_at_once_no_two_overlap(ca
         assert sum(winners) == 1
 
 
+@pytest.mark.slow
 def test_a_catalog_in_use_survives_a_fork(catalog_url, eight_processes):
     Catalog(catalog_url).check()
 

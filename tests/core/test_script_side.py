@@ -175,6 +175,7 @@ def test_a_script_asks_its_run_what_it_is(steps):
     assert steps.lines == [f"{steps.declare('').run.parent_id} step step azureml.StepRun 1 Running"]
 
 
+@pytest.mark.slow
 def test_metrics_and_tags_arrive_with_the_step(steps):
     script = """
         import os, subprocess, sys

@@ -138,6 +138,7 @@ def test_decisions_never_change(case, kept):
     assert written(*case) == kept
 
 
+@pytest.mark.slow
 def test_another_process_decides_the_same():
     """G52: the same call again, in another process or on another worker."""
     program = (

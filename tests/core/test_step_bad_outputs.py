@@ -108,6 +108,7 @@ class TestBadOutputs:
         assert steps.states() == ["committed", "abandoned", "abandoned"]
         assert steps.leftovers() == []
 
+    @pytest.mark.slow
     def test_names_of_any_byte_travel_unchanged(self, steps):
         names = [
             b"new\nline",

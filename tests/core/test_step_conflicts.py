@@ -177,6 +177,7 @@ class TestConflicts:
 
 
 class TestSideBySide:
+    @pytest.mark.slow
     def test_two_processes_start_on_one_fresh_catalog(self, workspace, tmp_path):
         start_read, start_write = os.pipe()
 

@@ -170,6 +170,7 @@ def test_deleting_removes_empty_folders_and_nothing_else(storage, put, root):
     assert root.exists()
 
 
+@pytest.mark.slow
 def test_two_that_come_and_go_do_not_remove_each_others_folders(storage):
     """Empty parents are removed while others put something into them."""
     errors = []

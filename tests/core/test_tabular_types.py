@@ -163,6 +163,7 @@ def says_the_same(text, value):
 
 @given(st.lists(columns, min_size=10, max_size=30), st.integers(1, 300))
 @settings(any_folder, max_examples=25)
+@pytest.mark.slow
 def test_no_way_of_reading_changes_what_stands_in_the_file(tmp_path, table, size):
     rows = [[column[n] for column in table] for n in range(2)]
     lines = [

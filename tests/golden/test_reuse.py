@@ -101,6 +101,7 @@ def test_g44_a_changed_ignored_file_runs_again_too_because_reuse_is_not_offered_
     assert train()
 
 
+@pytest.mark.slow
 def test_g45_a_step_that_is_declared_otherwise_runs_again(train):
     for different in (
         {"arguments": [OUT, "a.txt"]},

@@ -209,6 +209,7 @@ def test_a_reader_of_a_mapped_writer_gets_all_its_outputs_in_map_order(run_steps
     assert finished.xcom("reads") == {"found": [[f"{n:02}/n", str(n)] for n in range(11)]}
 
 
+@pytest.mark.slow
 def test_a_reader_of_one_mapped_task_gets_a_folder_of_one(run_steps: Callable[..., FinishedRun]) -> None:
     """The script finds the same layout however many tasks there were."""
     finished = run_steps(
@@ -291,6 +292,7 @@ def test_inside_a_mapped_task_group_a_reader_gets_the_output_of_its_own_index(
     ],
     ids=["plain", "mapped", "one of the mapped tasks"],
 )
+@pytest.mark.slow
 def test_an_output_that_was_not_published_fails_its_reader_without_retries(
     run_steps: Callable[..., FinishedRun], writer: str
 ) -> None:

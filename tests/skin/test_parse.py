@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from dev.bench.dag_files import Graph
 
 CHILD = """
@@ -50,6 +52,7 @@ MORE = """
 """
 
 
+@pytest.mark.slow
 def test_200_steps_with_400_edges_open_no_file_socket_or_database(tmp_path: Path) -> None:
     steps = Graph.wide(tasks=200, edges=400).ours("audited", script="step.py")
     imports = "from airflow_aml_data import Dataset, Datastore, DataPath, RunConfiguration, Workspace\n"

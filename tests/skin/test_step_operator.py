@@ -32,6 +32,7 @@ def script(dags_folder: Path) -> Callable[[str], None]:
     return write
 
 
+@pytest.mark.slow
 def test_trigger_form_params_reach_arguments_versions_and_split_percentages(
     run_dag: Callable[..., FinishedRun], script: Callable[[str], None], datastore: Datastore, put: Callable[..., None]
 ) -> None:
@@ -92,6 +93,7 @@ with DAG("d", params={"team": Param("blue")}):
     assert path.endswith("/out")
 
 
+@pytest.mark.slow
 def test_the_parts_of_an_unseeded_split_are_complementary_across_the_steps_of_a_run(
     run_dag: Callable[..., FinishedRun], script: Callable[[str], None], put: Callable[..., None]
 ) -> None:
@@ -162,6 +164,7 @@ with DAG("d"):
     assert finished.xcom("b") == {"read": "content"}
 
 
+@pytest.mark.slow
 def test_mapped_steps_read_one_output_and_write_one_each(
     run_dag: Callable[..., FinishedRun], script: Callable[[str], None], workspace: object
 ) -> None:
