@@ -15,17 +15,11 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 from airflow_aml_data.core.connect import ConnectedWorkspace
 from airflow_aml_data.core.definition import Definition, TableFiles
 from airflow_aml_data.core.expressions import Expression, RecordField, fields_of
-from airflow_aml_data.core.files import (
-    PATH_COLUMN,
-    DatasetFiles,
-    dataset_paths,
-    find_files,
-    partition_values,
-    table_files,
-)
+from airflow_aml_data.core.files import PATH_COLUMN, dataset_paths, find_files, partition_values, table_files
 from airflow_aml_data.core.formats import CsvFiles, ParquetFiles, TableFormat
 from airflow_aml_data.core.identity import check_name
 from airflow_aml_data.core.inputs import DatasetConsumptionConfig
+from airflow_aml_data.core.listing import DatasetFiles
 from airflow_aml_data.core.operations import DropColumns, Filter, KeepColumns, Skip, Take, is_kept
 from airflow_aml_data.core.partition import PartitionFormat, PartitionValue
 from airflow_aml_data.core.paths import DeclaredSource, settled_sources

@@ -16,6 +16,7 @@ from airflow_aml_data.core.formats import (
     JsonLinesFormat,
     ParquetFormat,
     PromoteHeadersBehavior,
+    TableFormat,
 )
 from airflow_aml_data.core.globs import is_glob
 from airflow_aml_data.core.identity import check_dataset_name
@@ -82,8 +83,7 @@ class TabularDatasetFactory:
             set_column_types=set_column_types,
             type_conflict=type_conflict,
         )
-        partitions = as_partition_format(partition_format)
-        return TabularDataset(declared_sources(path), form, include_path=include_path, partition_format=partitions)
+        return _table(path, form, include_path, partition_format)
 
     @staticmethod
     def from_parquet_files(
@@ -98,8 +98,7 @@ class TabularDatasetFactory:
         :param path: As in :meth:`from_delimited_files`, like the other parameters.
         """
         form = ParquetFormat(set_column_types=set_column_types)
-        partitions = as_partition_format(partition_format)
-        return TabularDataset(declared_sources(path), form, include_path=include_path, partition_format=partitions)
+        return _table(path, form, include_path, partition_format)
 
     @staticmethod
     def from_json_lines_files(
@@ -121,8 +120,7 @@ class TabularDatasetFactory:
         Source: v1, semantics section 5.
         """
         form = JsonLinesFormat(invalid_lines=invalid_lines, encoding=encoding, set_column_types=set_column_types)
-        partitions = as_partition_format(partition_format)
-        return TabularDataset(declared_sources(path), form, include_path=include_path, partition_format=partitions)
+        return _table(path, form, include_path, partition_format)
 
     @staticmethod
     def from_mltable(path: Any) -> MLTableDataset:
@@ -176,6 +174,11 @@ class TabularDatasetFactory:
             stored = where.datastore.upload_files([file], scratch, folder, show_progress=show_progress)
         dataset = TabularDatasetFactory.from_parquet_files(stored)
         return dataset.register(where.datastore.workspace, name, description, tags, create_new_version=True)
+
+
+def _table(path: Any, form: TableFormat, include_path: bool, partition_format: str | None) -> TabularDataset:
+    partitions = as_partition_format(partition_format)
+    return TabularDataset(declared_sources(path), form, include_path=include_path, partition_format=partitions)
 
 
 class FileDatasetFactory:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from airflow_aml_data.core.files import DatasetFiles
+from airflow_aml_data.core.listing import DatasetFiles
 from airflow_aml_data.core.storage.files import remove_tree
 from airflow_aml_data.core.transfer import download
 from airflow_aml_data.errors import FilesExist

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from airflow_aml_data.core.connect import ConnectedWorkspace
 from airflow_aml_data.core.definition import Definition, OutputSource, WebPath
-from airflow_aml_data.core.files import find_files
 from airflow_aml_data.core.identity import check_dataset_name, check_tags
+from airflow_aml_data.core.listing import list_sources
 from airflow_aml_data.errors import FilesNotFound, InvalidDeclaration
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def content_digest(workspace: ConnectedWorkspace, definition: Definition) -> str
             digest.update(f"{each.output_id}\0{each.manifest_digest}\n".encode())
             continue
         try:
-            groups = find_files(workspace, Definition(sources=(each,))).groups
+            groups = list_sources(workspace, [each]).groups
         except FilesNotFound:
             return None
         for source, placements in groups:

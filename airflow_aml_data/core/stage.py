@@ -14,7 +14,8 @@ from pathlib import Path
 
 from airflow_aml_data.core.compute.local import Command, can_make_read_only, script_environment
 from airflow_aml_data.core.connect import ConnectedWorkspace
-from airflow_aml_data.core.files import DatasetFiles, find_together
+from airflow_aml_data.core.files import find_together
+from airflow_aml_data.core.listing import DatasetFiles
 from airflow_aml_data.core.plan import PlannedInput, PlannedOutput, Slot, StepPlan, is_reserved_variable
 from airflow_aml_data.core.protocol import RUN_FILE_VARIABLE, RunFile, RunInput
 from airflow_aml_data.core.run_files import folder_state

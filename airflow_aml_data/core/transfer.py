@@ -13,7 +13,7 @@ from airflow_aml_data.core.identity import check_relative_path
 from airflow_aml_data.errors import FilesExist, FilesNotFound, InvalidDeclaration
 
 if TYPE_CHECKING:
-    from airflow_aml_data.core.files import DatasetFiles
+    from airflow_aml_data.core.listing import DatasetFiles
     from airflow_aml_data.core.storage.base import Storage
 
 log = logging.getLogger(__name__)

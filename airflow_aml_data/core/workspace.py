@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_aml_data.core.connect import ConnectedWorkspace, connect
 from airflow_aml_data.core.connections import DEFAULT_CONN_ID
-from airflow_aml_data.core.files import DatasetFiles
 from airflow_aml_data.core.globs import compile_glob
 from airflow_aml_data.core.identity import check_relative_path
+from airflow_aml_data.core.listing import DatasetFiles
 from airflow_aml_data.core.storage.base import Placement
 from airflow_aml_data.core.transfer import download, upload
 from airflow_aml_data.errors import FilesNotFound, InvalidDeclaration

@@ -1,4 +1,4 @@
-"""Texts as the delimited files of a dataset, read with any block size."""
+"""Texts as the files of a dataset, and delimited ones read with any block size."""
 
 import pyarrow as pa
 

@@ -14,6 +14,7 @@ from airflow_aml_data.core.operations import DropColumns, Skip, Take
 from airflow_aml_data.core.selection import Selection
 from airflow_aml_data.core.tabular import TableFile, cut, read_table, write_files, write_parts
 from airflow_aml_data.errors import DataChanged, DataNotReadable, InvalidDeclaration
+from tests.core.delimited_files import files_of
 
 per_example_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 EVERY = Selection(probability=1.0, seed=1)
@@ -25,21 +26,12 @@ def cut_texts(tmp_path):
     """Cut texts (or bytes) as the files of a dataset: ``f0``, ``f1``...; give the bytes of the parts."""
 
     def cut_texts(*texts, operations=(EVERY,), target=None, **options):
-        files = make_files(tmp_path, *texts)
+        files = files_of(tmp_path, texts)
         layout = DelimitedFormat(**options)
         parts = write_files(files, layout, operations, tmp_path, target or CsvFiles(separator=layout.separator))
         return [part.read_bytes() for part in parts]
 
     return cut_texts
-
-
-def make_files(folder, *texts):
-    files = []
-    for number, text in enumerate(texts):
-        path = folder / f"{number}.csv"
-        path.write_bytes(text.encode() if isinstance(text, str) else text)
-        files.append(TableFile(f"f{number}", path))
-    return files
 
 
 def test_rows_stay_as_they_are(cut_texts):
@@ -109,7 +101,7 @@ def is_closed(text):
 @per_example_folder
 def test_a_cut_part_holds_the_rows_that_are_read(tmp_path, monkeypatch, texts, header, block_bytes):
     monkeypatch.setattr(cut, "_BLOCK_BYTES", block_bytes)
-    files = make_files(tmp_path, *texts)
+    files = files_of(tmp_path, texts)
     operations = [HALF, Skip(1), Selection(probability=0.9, seed=2), Take(7)]
     layout = DelimitedFormat(header=header, support_multi_line=True, infer_column_types=False)
 
@@ -148,7 +140,7 @@ chains = st.lists(
 @per_example_folder
 def test_parts_cut_in_one_pass_are_those_cut_one_by_one(tmp_path, monkeypatch, texts, chains, encoding):
     monkeypatch.setattr(cut, "_BLOCK_BYTES", 5)
-    files = make_files(tmp_path, *(each.encode({"utf16": "utf-16"}.get(encoding, encoding)) for each in texts))
+    files = files_of(tmp_path, (each.encode({"utf16": "utf-16"}.get(encoding, encoding)) for each in texts))
     layout = DelimitedFormat(encoding=encoding)
     folders = [tmp_path / str(number) for number in range(len(chains))]
     for each in folders:
@@ -165,7 +157,7 @@ def test_parts_cut_in_one_pass_are_those_cut_one_by_one(tmp_path, monkeypatch, t
 @given(st.lists(st.sampled_from(["a,b", 'a"', '"a\n\nb",', '"""",é', ","]), max_size=9), st.integers(0, 5))
 @per_example_folder
 def test_both_parts_together_hold_every_record(tmp_path, records, seed):
-    files = make_files(tmp_path, "\n".join(["h", *records, ""]))
+    files = files_of(tmp_path, ["\n".join(["h", *records, ""])])
     halves = [Selection(probability=0.5, seed=seed, complement=each) for each in (False, True)]
 
     cut_rows = [
@@ -204,7 +196,7 @@ def test_a_record_may_be_longer_than_any_block(cut_texts):
 
 
 def test_a_file_that_is_written_to_while_it_is_cut_is_named(tmp_path, monkeypatch):
-    [file] = make_files(tmp_path, "a\n" + "1\n" * 10_000)
+    [file] = files_of(tmp_path, ["a\n" + "1\n" * 10_000])
     real = cut.record_ends
 
     def write_and_find(*arguments, **options):

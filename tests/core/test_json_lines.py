@@ -11,25 +11,17 @@ from hypothesis import strategies as st
 
 from airflow_aml_data.core.formats import CsvFiles, DataType, JsonLinesFormat, ParquetFiles, format_from_json
 from airflow_aml_data.core.operations import KeepColumns, Skip
-from airflow_aml_data.core.tabular import TableFile, json_lines, read_table, write_files
+from airflow_aml_data.core.tabular import json_lines, read_table, write_files
 from airflow_aml_data.errors import DataNotReadable, InvalidDeclaration
+from tests.core.delimited_files import files_of
 
 per_example_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-
-
-def make_files(folder, *texts):
-    files = []
-    for number, text in enumerate(texts):
-        path = folder / f"{number}.jsonl"
-        path.write_bytes(text.encode() if isinstance(text, str) else text)
-        files.append(TableFile(f"f{number}", path))
-    return files
 
 
 @pytest.fixture
 def read(tmp_path):
     def read(*texts, operations=(), on_error="null", **options):
-        return read_table(make_files(tmp_path, *texts), JsonLinesFormat(**options), operations, on_error=on_error)
+        return read_table(files_of(tmp_path, texts), JsonLinesFormat(**options), operations, on_error=on_error)
 
     return read
 
@@ -113,7 +105,7 @@ def test_what_is_not_of_a_set_type_becomes_null_with_a_warning_or_fails(read):
 
 
 def test_operations_and_files(tmp_path):
-    files = make_files(tmp_path, '{"a": 1, "b": "x"}\n{"a": 2, "b": "y,"}\n')
+    files = files_of(tmp_path, ['{"a": 1, "b": "x"}\n{"a": 2, "b": "y,"}\n'])
 
     [text] = write_files(files, JsonLinesFormat(), [Skip(1)], tmp_path, CsvFiles())
     assert text.read_text() == 'a,b\n2,"y,"\n'
@@ -137,7 +129,7 @@ records = st.lists(st.dictionaries(st.sampled_from("abc"), scalars, max_size=3),
 @per_example_folder
 def test_rows_do_not_depend_on_blocks_and_every_value_is_there(tmp_path, monkeypatch, contents, block_bytes):
     texts = ["".join(json.dumps(each) + "\n" for each in rows) for rows in contents]
-    files = make_files(tmp_path, *texts)
+    files = files_of(tmp_path, texts)
     whole = read_table(files, JsonLinesFormat())
     monkeypatch.setattr(json_lines, "_BLOCK_BYTES", block_bytes)
 

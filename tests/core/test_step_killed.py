@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from pathlib import Path
 
 import pytest
 
+from airflow_aml_data import Dataset
 from airflow_aml_data.core import step as step_module
 from airflow_aml_data.core.catalog import Catalog
 from airflow_aml_data.core.compute.local import LocalCompute
 from airflow_aml_data.core.outputs import OutputFileDatasetConfig
 from airflow_aml_data.core.storage.local import LocalStorage
+from airflow_aml_data.core.tabular import cut
 from airflow_aml_data.errors import (
     OutputConflict,
     StepFailed,
@@ -21,6 +24,21 @@ from tests.core.steps import WRITE, in_child, kill_myself
 
 UPLOADED = OutputFileDatasetConfig("out").as_upload()
 FIXED = OutputFileDatasetConfig("out", destination=("workspaceblobstore", "fixed/place"))
+OUTPUTS = {
+    "exclusive": UPLOADED,
+    "fixed": FIXED.as_upload(),
+    "overwrite": FIXED.as_upload(overwrite=True),
+    "mount": FIXED,
+}
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch) -> Path:
+    """The machine's folder for temporary files, empty."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    return tmp_path / "tmp"
 
 
 class TestKilled:
@@ -50,18 +68,17 @@ class TestKilled:
         elif point == "committed":
             LocalStorage.drop_staging = lambda *_: kill_myself()
 
-    @pytest.mark.parametrize("point", POINTS)
     @pytest.mark.parametrize(
-        "output",
-        [UPLOADED, FIXED.as_upload(), FIXED.as_upload(overwrite=True), FIXED],
-        ids=["exclusive", "fixed", "overwrite", "mount"],
+        ("name", "point"),
+        [
+            each for each in itertools.product(OUTPUTS, POINTS) if each != ("mount", "committed")
+        ],  # nothing is left to do
     )
     @pytest.mark.slow
-    def test_the_next_try_succeeds_and_clears_what_the_dead_one_left(self, steps, put, point, output):
+    def test_the_next_try_succeeds_and_clears_what_the_dead_one_left(self, steps, put, name, point):
+        output = OUTPUTS[name]
         if output.overwrite:
             put({"fixed/place/a.txt": "old"})
-        if point == "committed" and output.mode == "mount":
-            return  # nothing is left to do there
 
         def first_try() -> None:
             self.arrange(point)
@@ -109,6 +126,59 @@ class TestKilled:
             steps.run("raise SystemExit(1)", arguments=[output], try_number=3)
 
         assert steps.stored() == ({"fixed/place/a.txt": "old"} if output.overwrite else {})
+        assert steps.leftovers() == []
+
+    def test_one_that_dies_while_it_makes_its_inputs(self, steps, put, elsewhere):
+        """Both parts of a split are made at once: neither may be taken for whole."""
+        put({"t.csv": "n\n" + "".join(f"{number}\n" for number in range(300_000))})
+        table = Dataset.Tabular.from_delimited_files((steps.workspace.get_default_datastore(), "t.csv"))
+        parts = [each.to_csv_files() for each in table.random_split(0.5, seed=1)]
+        inputs = [each.as_named_input(name).as_download() for each, name in zip(parts, "ab", strict=True)]
+        count = "import os; print(*(sum(1 for _ in open(os.environ[name] + '/part-00000')) - 1 for name in 'ab'))"
+
+        def first_try() -> None:
+            copied, done = cut.in_codec, []
+            cut.in_codec = lambda *args: kill_myself() if len(done) == 1 else done.append(1) or copied(*args)
+            steps.run(count, inputs=inputs)
+
+        assert in_child(first_try) == -signal.SIGKILL
+
+        steps.run(count, inputs=inputs, try_number=2)
+
+        assert sum(map(int, steps.lines[-1].split())) == 300_000
+        assert steps.leftovers() == []
+        assert list(elsewhere.iterdir()) == []
+
+    def test_a_script_that_dies_while_it_reads_a_table(self, steps, put, elsewhere):
+        """Links that stay would keep the data of deleted files on the disk."""
+        put({"t.csv": "n\n1\n"})
+        table = Dataset.Tabular.from_delimited_files((steps.workspace.get_default_datastore(), "t.csv"))
+        script = """
+            import os
+            from azureml.core import Run
+            from airflow_aml_data.core import tabular
+            tabular.read_table = lambda *args, **options: os.kill(os.getpid(), 9)
+            Run.get_context().input_datasets["t"].to_pandas_dataframe()
+        """
+
+        with pytest.raises(StepFailed, match="signal 9"):
+            steps.run(script, inputs=[table.as_named_input("t")])
+
+        assert list(elsewhere.iterdir()) == []
+        assert steps.leftovers() == []
+
+    def test_one_that_dies_while_it_publishes_its_run_files(self, steps):
+        script = WRITE + "    os.makedirs('outputs'); open('outputs/model', 'w').write('m')"
+
+        def first_try() -> None:
+            self.arrange("committing")
+            steps.run(script, arguments=[UPLOADED])
+
+        assert in_child(first_try) == -signal.SIGKILL
+        result = steps.run(script, arguments=[UPLOADED], try_number=2)
+
+        assert [each.name for each in result.outputs] == ["out", "run_files"]
+        assert sorted(steps.stored()) == sorted(f"{out.path}{path}" for out in result.outputs for path in out.to_path())
         assert steps.leftovers() == []
 
     @pytest.mark.slow

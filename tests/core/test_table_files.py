@@ -10,7 +10,9 @@ import pytest
 from airflow_aml_data import Dataset
 from airflow_aml_data.core.definition import Definition
 from airflow_aml_data.core.factory import from_definition
+from airflow_aml_data.core.files import find_files
 from airflow_aml_data.core.tabular import write
+from airflow_aml_data.core.transfer import download
 from airflow_aml_data.errors import FilesExist, FilesNotFound, InvalidDeclaration
 
 
@@ -83,6 +85,29 @@ class TestToFiles:
         assert passes == [4]
         alone = [each.dataset for each in given]
         assert steps.lines == [contents(each, steps.folder / str(place)) for place, each in enumerate(alone)]
+
+    def test_they_cannot_be_filtered_by_what_is_not_known_before_they_are_made(self, table):
+        made = table.to_csv_files()
+
+        with pytest.raises(InvalidDeclaration, match="Filter the table"):
+            made.filter(made.file_metadata("Size") > 1).to_path()
+
+    def test_they_are_made_of_the_files_that_were_found(self, table, steps, put, tmp_path):
+        definition = table.to_csv_files().definition(steps.connected)
+        found = find_files(steps.connected, definition)
+        put({"t/0.csv": "a,b\n9,later\n"})
+
+        paths = download(found, tmp_path / "made")
+
+        assert [Path(each).read_text() for each in paths] == ["a,b\n1,x\n2,y\n", "a,b\n3,z\n4,\n"]
+
+    def test_a_file_that_is_gone_when_they_are_made_is_named_and_nothing_is_left(self, table, steps, tmp_path):
+        found = find_files(steps.connected, table.to_csv_files().definition(steps.connected))
+        (steps.root / "t" / "2.csv").unlink()
+
+        with pytest.raises(FilesNotFound, match=r"2\.csv"):
+            download(found, tmp_path / "made")
+        assert list((tmp_path / "made").iterdir()) == []
 
     def test_their_definition_survives_json(self, table, steps):
         definition = table.take(2).to_csv_files(separator=";").take(1).definition(steps.connected)

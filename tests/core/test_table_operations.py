@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import subprocess
 import sys
 
@@ -23,7 +24,7 @@ operations = st.lists(
         st.builds(Skip, st.integers(0, 40)),
         st.builds(Selection, probability=st.sampled_from([0.0, 0.3, 0.8, 1.0]), seed=st.integers(0, 3)),
         st.builds(Selection, probability=st.just(0.3), seed=st.just(1), complement=st.just(True)),
-        st.just(Filter(RecordField("odd") == True)),  # noqa: E712
+        st.just(Filter(operator.eq(RecordField("odd"), True))),
         st.just(Filter(RecordField("n") < 30)),
     ),
     max_size=4,

@@ -34,7 +34,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name in the standard library
+    def log_message(self, *args: Any) -> None:
         """Nobody reads it."""
 
 

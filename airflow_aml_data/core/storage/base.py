@@ -48,6 +48,9 @@ class FileSource(Protocol):
     def name(self) -> str:
         """How messages call it."""
 
+    def list_files(self, path: str) -> Iterator[StoredFile]:
+        """Every file below a folder, at any depth, or the file itself; nothing when there is neither. Any order."""
+
     def download(self, placements: Sequence[Placement], folder: Path, progress: Progress) -> None:
         """Copy files below ``folder``; the caller may change the copies."""
 
@@ -60,9 +63,6 @@ class Storage(FileSource, Protocol):
 
     def check(self) -> str:
         """Say in a few words what this is and whether it can be written, or raise."""
-
-    def list_files(self, path: str) -> Iterator[StoredFile]:
-        """Every file below a folder, at any depth, or the file itself; nothing when there is neither. Any order."""
 
     def read_bytes(self, path: str) -> bytes:
         """The content of one small file."""
