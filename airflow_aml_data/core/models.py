@@ -5,15 +5,18 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_aml_data.core.definition import Definition, StorePath
 from airflow_aml_data.core.factory import Dataset
 from airflow_aml_data.core.files import find_files
-from airflow_aml_data.core.identity import check_dataset_name
+from airflow_aml_data.core.identity import check_dataset_name, check_relative_path
 from airflow_aml_data.core.transfer import download
 from airflow_aml_data.core.workspace import Workspace
 from airflow_aml_data.errors import FilesNotFound, NotOffered
+
+if TYPE_CHECKING:
+    from airflow_aml_data.core.catalog import DatasetVersion
 
 _FOLDER = "azureml-models"
 """Where models lie: on the default datastore, and below the working directory after ``get_model_path``. Source: v1."""
@@ -40,7 +43,11 @@ class Model:
         version: int | str | None = None,
     ) -> None:
         found, _, in_name = check_dataset_name(name or id or "").partition(":")
-        row = workspace.connect().catalog.get_dataset(found, version or in_name or None)
+        self._describe(
+            workspace, workspace.connect().catalog.get_dataset(found, (in_name or None) if version is None else version)
+        )
+
+    def _describe(self, workspace: Workspace, row: DatasetVersion) -> None:
         self.workspace = workspace
         self.name, self.version = row.name, row.version
         self.description, self.tags = row.description, dict(row.tags)
@@ -105,12 +112,13 @@ class Model:
             raise NotOffered(
                 f"Model.list takes name and latest, not {', '.join(more)}. Filter what it returns by .tags."
             )
-        found = []
-        for row in workspace.connect().catalog.list_datasets():
+        catalog, found = workspace.connect().catalog, []
+        for row in catalog.list_datasets():
             if name in (None, row.name) and _is_model(row.definition):
-                found += [Model(workspace, row.name, version=each) for each in range(row.version, 0, -1)][
-                    : 1 if latest else None
-                ]
+                for each in [row] if latest else reversed(catalog.list_dataset_versions(row.name)):
+                    model = Model.__new__(Model)
+                    model._describe(workspace, each)
+                    found.append(model)
         return found
 
     @staticmethod
@@ -120,7 +128,7 @@ class Model:
         :param version: None: the latest.
         """
         model = Model(_workspace or Workspace(), model_name, version=version)
-        return model.download(Path(_FOLDER, model.name, str(model.version)), exist_ok=True)
+        return model.download(Path(_FOLDER, check_relative_path(model.name), str(model.version)), exist_ok=True)
 
     def download(self, target_dir: str | Path = ".", exist_ok: bool = False, **more: Any) -> str:
         """Copy the model to a local folder.
@@ -132,13 +140,13 @@ class Model:
         data = Dataset.get_by_name(self.workspace, self.name, self.version)
         connected = self.workspace.connect()
         files = find_files(connected, definition := data.definition(connected))
-        first = definition.sources[0]
-        name = Path(first.path).name if isinstance(first, StorePath) else self.name
+        named = [Path(each.path).name for each in definition.sources[:1] if isinstance(each, StorePath)]
+        name = named[0] if named else check_relative_path(self.name)
         folder = Path(target_dir) if files.single_file else Path(target_dir, name)
         copies = download(files, folder, overwrite=exist_ok)
         return copies[0] if files.single_file else str(folder.absolute())
 
 
 def _is_model(definition: Mapping[str, Any]) -> bool:
-    first = Definition.from_json(definition).sources[0]
-    return isinstance(first, StorePath) and first.path.startswith(f"{_FOLDER}/")
+    sources = Definition.from_json(definition).sources[:1]
+    return any(isinstance(each, StorePath) and each.path.startswith(f"{_FOLDER}/") for each in sources)

@@ -8,7 +8,7 @@ import pytest
 
 from airflow_aml_data import Dataset
 from airflow_aml_data.core.models import Model
-from airflow_aml_data.errors import DatasetNotFound, FilesExist, FilesNotFound, NotOffered
+from airflow_aml_data.errors import DatasetNotFound, FilesExist, FilesNotFound, InvalidPath, NotOffered
 
 
 @pytest.mark.slow
@@ -77,3 +77,36 @@ def test_models_are_listed_with_their_versions_and_apart_from_other_datasets(ste
     assert Model.list(steps.workspace, name="data") == []
     with pytest.raises(NotOffered, match="run_id"):
         Model.list(steps.workspace, run_id="x")
+
+
+def test_datasets_of_any_kind_stand_beside_models(steps, put, tmp_path):
+    put({"t.csv": "a\n1\n"})
+    table = Dataset.Tabular.from_delimited_files((steps.workspace.get_default_datastore(), "t.csv"))
+    table.to_csv_files().register(steps.workspace, "files of a table")
+    (tmp_path / "m").write_text("m")
+    Model.register(steps.workspace, tmp_path / "m", "m")
+
+    assert [each.id for each in Model.list(steps.workspace)] == ["m:1"]
+    folder = Model(steps.workspace, "files of a table").download(tmp_path / "got")
+    assert Path(folder, "part-00000").read_text() == "a\n1\n"
+
+
+def test_a_name_that_leads_elsewhere_is_no_place_for_a_model(steps, put, tmp_path, monkeypatch):
+    put({"d/1": "", "d/2": ""})
+    Dataset.File.from_files((steps.workspace.get_default_datastore(), "d")).register(steps.workspace, "../../up")
+    (tmp_path / "work" / "inner").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "work" / "inner")
+
+    with pytest.raises(InvalidPath):
+        Model.get_model_path("../../up")
+    with pytest.raises(InvalidPath):
+        Model.register(steps.workspace, __file__, "../../up")
+    assert sorted(tmp_path.joinpath("work").rglob("*")) == [tmp_path / "work" / "inner"]
+
+
+def test_version_0_is_not_the_latest(steps, tmp_path):
+    (tmp_path / "m").write_text("m")
+    Model.register(steps.workspace, tmp_path / "m", "m")
+
+    with pytest.raises(DatasetNotFound):
+        Model(steps.workspace, "m", version=0)
