@@ -7,6 +7,7 @@ SHELL := bash
 AIRFLOW_VERSION := 3.3.2
 BIN := .venv/bin
 READY := .venv/.ready
+AZURITE := .venv/azurite/.ready
 
 .PHONY: help
 help: ## List the commands
@@ -27,8 +28,11 @@ airflow: $(READY) ## Start Airflow with the example DAGs and leave it running
 down: ## Stop what `make airflow` started
 	@if [[ -x $(BIN)/python ]]; then $(BIN)/python -m dev.local_airflow down --home .airflow; fi
 
+.PHONY: azurite
+azurite: $(AZURITE) ## Install Azurite, the storage that the tests use (the commands that need it do so themselves)
+
 .PHONY: test
-test: $(READY) ## Run every test
+test: $(READY) $(AZURITE) ## Run every test
 	$(BIN)/pytest -n auto --dist loadfile -m "not system"
 	$(BIN)/pytest -m system
 
@@ -63,4 +67,10 @@ $(READY): pyproject.toml constraints.txt
 	$$python -m venv --clear .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable . --group dev
+	@touch $@
+
+$(AZURITE): $(READY) tests/azurite/package.json tests/azurite/package-lock.json
+	@mkdir -p $(@D)
+	@cp tests/azurite/package.json tests/azurite/package-lock.json $(@D)
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/npm ci --prefix $(@D) --omit=dev --no-audit --no-fund --loglevel=error
 	@touch $@

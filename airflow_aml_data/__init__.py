@@ -53,4 +53,15 @@ def _from_airflow(conn_id: str) -> Mapping[str, Any] | None:
     return find_configuration(conn_id)
 
 
+def _connection_of_airflow(conn_id: str) -> connections.ConnectionFields:
+    from importlib.util import find_spec
+
+    if find_spec("airflow") is None:  # a script's own environment
+        return connections.unreadable(conn_id)
+    from airflow_aml_data.hooks.workspace import read_connection
+
+    return read_connection(conn_id)
+
+
 connections.source = _from_airflow
+connections.reader = _connection_of_airflow

@@ -10,6 +10,7 @@
     - InvalidConfiguration    a connection or config.json with an unknown key or a wrong type
     - WorkspaceNotFound       no connection, or no config.json, of that name
     - DatastoreNotFound, DatasetNotFound, DatasetIdNotFound, DatasetExists
+    - StorageRefused          a store says no: credentials, a permission, or a container, share or account that is missing
     - UnsupportedDatastore    a kind of datastore that is not offered
     - MissingExtra            an optional package is not installed (also ImportError)
     - FilesNotFound           a path or glob of a dataset matches nothing
@@ -24,7 +25,7 @@
     - RunCanceled             the script cancelled its run
   x StepFailed                the user's script ended badly: exit code or signal, or it said so
   x StaleTry                  a newer try, or another step, has taken over this try's outputs
-  x StorageError              the store refused or was out of reach; a retry may help
+  x StorageError              the store failed or was out of reach; a retry may help
 """
 
 from __future__ import annotations
@@ -140,6 +141,10 @@ class DatasetExists(UserError):
         )
 
 
+class StorageRefused(UserError, PermissionError):
+    """A store refuses, and a retry cannot help: credentials, a permission, or a container, share or account that is missing."""
+
+
 class UnsupportedDatastore(UserError):
     """A kind of datastore that is not offered."""
 
@@ -226,4 +231,4 @@ class StaleTry(AmlDataError):
 
 
 class StorageError(AmlDataError, OSError):
-    """The store refused or was out of reach; retrying may help."""
+    """The store failed or was out of reach; retrying may help."""

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from airflow_aml_data import Datastore, Workspace
 from airflow_aml_data.core.catalog import Catalog
+from tests.azurite import Azurite, running_azurite
 from tests.core.steps import Steps
 
 if "airflow" in sys.modules:  # it reads its home when it is imported
@@ -63,6 +64,13 @@ def airflow_database() -> None:
     from airflow.utils.db import initdb  # most tests need no Airflow
 
     initdb()
+
+
+@pytest.fixture(scope="session")
+def azurite() -> Iterator[Azurite]:
+    """Azure Blob storage on this machine, shared by the tests of a process: each makes containers of its own."""
+    with running_azurite() as running:
+        yield running
 
 
 @pytest.fixture

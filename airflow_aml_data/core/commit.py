@@ -18,6 +18,7 @@ from airflow_aml_data.core.manifest import LocalFile, Manifest, ManifestEntry, m
 from airflow_aml_data.core.outputs import OutputReference
 from airflow_aml_data.core.plan import PlannedOutput, StepPlan
 from airflow_aml_data.core.registration import content_digest
+from airflow_aml_data.core.storage.files import files_below
 from airflow_aml_data.core.transfer import Meter
 from airflow_aml_data.errors import OutputUnusable, StorageError
 
@@ -37,16 +38,31 @@ def discard(workspace: ConnectedWorkspace, abandoned: Output) -> None:
         )
 
 
+def store_mounted(workspace: ConnectedWorkspace, plan: StepPlan, output_paths: Mapping[str, Path]) -> None:
+    """Store what the script, failed or not, left of outputs in mount mode on stores that are not on this machine."""
+    for each in plan.outputs:
+        storage = workspace.storage(each.datastore)
+        if each.mode == "mount" and storage.is_remote:
+            local = output_paths[each.name]
+            files = [file for file in files_below(local) if not file.is_symlink() and file.is_file()]
+            meter = Meter(f"Output {each.name!r} (mount)", len(files))
+            places = [(file, _stored_at(each, file.relative_to(local).as_posix())) for file in files]
+            storage.upload(places, overwrite=True, progress=meter)
+            meter.done()
+
+
 def commit_step(
     workspace: ConnectedWorkspace,
     plan: StepPlan,
     output_paths: Mapping[str, Path],
     existing: Mapping[str, Mapping[str, str]],
+    scratch: Path,
 ) -> list[OutputReference]:
     """Publish all outputs of a step; when it raises, the caller abandons them in the catalog and discards their bytes.
 
     :param output_paths: Output name to the local path the script wrote to.
     :param existing: Output name to path and etag of the files that were at its destination before (mount mode).
+    :param scratch: The step run's private folder on this machine.
     :returns: One reference for each output, in the plan's order.
     :raises OutputUnusable: when an output holds nothing, or something that cannot be stored.
     :raises OutputConflict: when a destination holds a file of the same name, in upload mode without ``overwrite``.
@@ -54,7 +70,7 @@ def commit_step(
     found = {each.name: _collect(each, output_paths[each.name]) for each in plan.outputs}
     committed: list[CommittedOutput] = []
     for each in plan.outputs:
-        manifest = _publish(workspace, plan.run, each, output_paths[each.name], found[each.name], existing)
+        manifest = _publish(workspace, plan.run, each, output_paths[each.name], found[each.name], existing, scratch)
         where = manifest_path(plan.run.id, each.name)
         workspace.storage(each.datastore).write_bytes(where, manifest.to_bytes())
         committed.append(
@@ -84,15 +100,19 @@ def _publish(
     local: Path,
     found: Sequence[LocalFile],
     existing: Mapping[str, Mapping[str, str]],
+    scratch: Path,
 ) -> Manifest:
     storage = workspace.storage(planned.datastore)
     meter = Meter(f"Output {planned.name!r} ({planned.mode})", len(found))
     if planned.mode == "upload":
+        staged = local
         if planned.config.source:
-            _copy_to_staging(local, found, storage.staging_folder(run.id, planned.name))
+            staged = storage.staging_folder(run.id, planned.name, scratch)
+            _copy_to_staging(local, found, staged)
         stored = storage.publish(
             run.id,
             planned.name,
+            staged,
             found,
             planned.path,
             overwrite=planned.config.overwrite or planned.config.mode == "mount",
@@ -102,22 +122,22 @@ def _publish(
         etags = [each.etag for each in stored]
     else:
         listed = {each.path: each.etag for each in storage.list_files(planned.path)}
-        etags = [listed[_place(planned, each)] for each in found]
+        etags = [listed[_stored_at(planned, each.path)] for each in found]
         meter(len(found), sum(each.size_bytes for each in found))
     meter.done()
     before = existing.get(planned.name, {})
     entries = [
         ManifestEntry(each.path, each.size_bytes, each.checksum, etag)
         for each, etag in zip(found, etags, strict=True)
-        if not before or before.get(_place(planned, each)) != etag  # written by this step run
+        if not before or before.get(_stored_at(planned, each.path)) != etag  # written by this step run
     ]
     if not entries:
         raise _nothing_written(planned, local)
     return Manifest.of(entries)
 
 
-def _place(planned: PlannedOutput, file: LocalFile) -> str:
-    return f"{planned.path}/{file.path}" if file.path else planned.path
+def _stored_at(planned: PlannedOutput, path: str) -> str:
+    return planned.path if path in ("", ".") else f"{planned.path}/{path}"
 
 
 def _record(

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from airflow_aml_data.core import connections
-from airflow_aml_data.core.connections import DEFAULT_CONN_ID
+from airflow_aml_data.core.connections import DEFAULT_CONN_ID, ConnectionFields
 from airflow_aml_data.core.protocol import RunFile
 from airflow_aml_data.core.storage.base import DatastoreConfig, Storage, check_kind, open_storage
 from airflow_aml_data.errors import AmlDataError, DatastoreNotFound, InvalidConfiguration, WorkspaceNotFound
 
 if TYPE_CHECKING:
     from airflow_aml_data.core.catalog import Catalog
+
+log = logging.getLogger(__name__)
 
 _IDENTITY = ("subscription_id", "resource_group", "workspace_name")
 _CONFIG_FOLDERS = (".azureml", "aml_config", ".")
@@ -30,21 +34,30 @@ class WorkspaceConfig:
 
     :param datastores: Datastore name to its kind and options.
     :param catalog_connection_string: SQLAlchemy URL of the catalog; holds a password, so never in a repr.
+    :param connections: Airflow connections of the datastores, for scripts, which cannot read them; empty on the worker.
     """
 
     name: str
     datastores: Mapping[str, DatastoreConfig]
     default_datastore: str
     catalog_connection_string: str = field(repr=False)
+    connections: Mapping[str, ConnectionFields] = field(default_factory=dict, repr=False)
     subscription_id: str = ""
     resource_group: str = ""
     workspace_name: str = ""
 
     @classmethod
-    def from_mapping(cls, name: str, config: Mapping[str, Any], home: Path) -> WorkspaceConfig:
+    def from_mapping(
+        cls,
+        name: str,
+        config: Mapping[str, Any],
+        home: Path,
+        read: Mapping[str, ConnectionFields] = MappingProxyType({}),
+    ) -> WorkspaceConfig:
         """Check a configuration and fill in what it leaves out from the embedded workspace in ``home``.
 
         :param name: The connection's id, for messages.
+        :param read: Airflow connections that have been read already.
         :raises InvalidConfiguration: naming the unknown key, or the type found and the type wanted.
         """
         allowed = ("datastores", "default_datastore", "catalog_connection_string", *_IDENTITY)
@@ -70,7 +83,7 @@ class WorkspaceConfig:
                 f"datastores: {', '.join(stores)}."
             )
         texts["catalog_connection_string"] = texts["catalog_connection_string"] or f"sqlite:///{home / 'catalog.db'}"
-        return cls(name=name, datastores=stores, **texts)
+        return cls(name=name, datastores=stores, connections=read, **texts)
 
     def to_mapping(self) -> dict[str, Any]:
         """The configuration as :meth:`from_mapping` takes it; holds credentials, so for private files only."""
@@ -116,8 +129,30 @@ class ConnectedWorkspace:
     def storage(self, name: str | None) -> Storage:
         known = self.datastore_name(name)
         if known not in self._storages:
-            self._storages[known] = open_storage(self.config.datastores[known])
+            self._storages[known] = open_storage(self._with_connection(self.config.datastores[known]))
         return self._storages[known]
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The configuration for a script, with what the Airflow connections of its datastores hold; for private files only.
+
+        A connection that cannot be read is left out, with a warning: the script may not need it.
+        """
+        read = {}
+        for conn_id in {
+            str(each.options["conn_id"]) for each in self.config.datastores.values() if "conn_id" in each.options
+        }:
+            try:
+                read[conn_id] = asdict(self._connection(conn_id))
+            except InvalidConfiguration as error:
+                log.warning("The step's script gets no access to a datastore: %s", error)
+        return self.config.to_mapping() | {"connections": read}
+
+    def _with_connection(self, config: DatastoreConfig) -> DatastoreConfig:
+        conn_id = config.options.get("conn_id")
+        return config if conn_id is None else replace(config, connection=self._connection(conn_id))
+
+    def _connection(self, conn_id: str) -> ConnectionFields:
+        return self.config.connections.get(conn_id) or connections.reader(conn_id)
 
     def check(self) -> tuple[bool, str]:
         """Whether everything works, and one sentence that says what does and what does not."""
@@ -146,20 +181,23 @@ def connect(conn_id: str = DEFAULT_CONN_ID, config_path: str | None = None, sear
     """
     identity = _read_config_json(config_path) if search else {}
     step = RunFile.current()
-    found = step.workspace if step and step.conn_id == conn_id else connections.source(conn_id)
+    in_step = step is not None and step.conn_id == conn_id
+    found = step.workspace if step and in_step else connections.source(conn_id)
     if found is None and conn_id != DEFAULT_CONN_ID:
         raise WorkspaceNotFound(
             f"There is no Airflow connection {conn_id!r}. Create one of type 'azureml', "
             f"or use the default {DEFAULT_CONN_ID!r}, which works without one."
         )
     config = dict(found or {})
+    read = config.pop("connections", {}) if in_step else {}
     for key, value in identity.items():
         if config.get(key, value) not in (value, "", None):
             raise InvalidConfiguration(
                 f"config.json says {key} = {value!r}, connection {conn_id!r} says {config[key]!r}. They must name one workspace."
             )
         config[key] = value
-    return ConnectedWorkspace(WorkspaceConfig.from_mapping(conn_id, config, embedded_home()))
+    known = {each: ConnectionFields(**fields) for each, fields in read.items()}
+    return ConnectedWorkspace(WorkspaceConfig.from_mapping(conn_id, config, embedded_home(), known))
 
 
 def embedded_home(environ: Mapping[str, str] = os.environ) -> Path:

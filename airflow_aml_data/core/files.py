@@ -192,6 +192,7 @@ class _TableAsFiles:
     """Where the files of one table are taken from."""
 
     name = "the dataset's table"
+    is_remote = False
 
     def __init__(self, rows: _SharedRows, place: int) -> None:
         self._rows, self._place = rows, place

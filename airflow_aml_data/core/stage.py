@@ -71,7 +71,7 @@ def stage_step(workspace: ConnectedWorkspace, plan: StepPlan, scratch: Path) -> 
         map_index=plan.run.map_index,
         try_number=plan.run.try_number,
         conn_id=workspace.config.name,
-        workspace=workspace.config.to_mapping(),
+        workspace=workspace.to_mapping(),
         inputs=inputs,
         outputs={name: str(path) for name, path in outputs.items()},
         parent_id=plan.run.parent_id,
@@ -223,8 +223,16 @@ def _output_folder(workspace: ConnectedWorkspace, plan: StepPlan, planned: Plann
     if planned.config.source:
         return scratch / "work" / planned.config.source
     if planned.config.mode == "upload":
-        return storage.staging_folder(plan.run.id, planned.name)
-    return storage.output_folder(planned.path)
+        return storage.staging_folder(plan.run.id, planned.name, scratch)
+    return storage.output_folder(planned.path) or _stored_at_the_end(planned, scratch)
+
+
+def _stored_at_the_end(planned: PlannedOutput, scratch: Path) -> Path:
+    """A folder for an output in mount mode on a store that is not on this machine; see :func:`.store_mounted`."""
+    log.warning("Output %r is stored when the script ends, and not as each file is closed.", planned.name)
+    folder = scratch / "outputs" / planned.name
+    folder.mkdir(parents=True)
+    return folder
 
 
 def _writable(output: Path, read_only: Sequence[Path]) -> Path:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from airflow_aml_data.core import parent, records
 from airflow_aml_data.core.catalog import Catalog, NewOutput, Output
-from airflow_aml_data.core.commit import commit_step, discard
+from airflow_aml_data.core.commit import commit_step, discard, store_mounted
 from airflow_aml_data.core.compute.local import Command
 from airflow_aml_data.core.connect import ConnectedWorkspace
 from airflow_aml_data.core.definition import Definition, WebPath
@@ -86,12 +86,13 @@ def run_step(
         }
         staged = stage_step(workspace, plan, scratch)
         code = compute.run(staged.command, on_line)
+        store_mounted(workspace, plan, staged.output_paths)
         reported = records.read(Path(staged.run_file.records_file))
         _check_end(plan.title, code, reported)
         metrics = _metrics_for_xcom(reported, files := Path(staged.run_file.files_folder))
         parent.keep(reported, files)
         return StepResult(
-            outputs=_publish(workspace, plan, staged, existing), metrics=metrics, details=_details(reported)
+            outputs=_publish(workspace, plan, staged, existing, scratch), metrics=metrics, details=_details(reported)
         )
 
 
@@ -135,6 +136,7 @@ def _publish(
     plan: StepPlan,
     staged: StagedStep,
     existing: Mapping[str, Mapping[str, str]],
+    scratch: Path,
 ) -> list[OutputReference]:
     """Publish the outputs, and as one more the files of the run when there are any."""
     told, paths = staged.run_file, staged.output_paths
@@ -142,10 +144,10 @@ def _publish(
     elsewhere = [paths[each.name] for each in plan.outputs if each.config.source]
     if not gather(Path(told.folder), told.shipped, files, elsewhere):
         _claim(workspace, plan)  # still ours? Another may have taken over while this machine was suspended
-        return commit_step(workspace, plan, paths, existing)
+        return commit_step(workspace, plan, paths, existing, scratch)
     plan = with_run_files(workspace, plan, files)
     with _leases(workspace, plan):
-        return commit_step(workspace, plan, {**paths, RUN_FILES: files}, existing)
+        return commit_step(workspace, plan, {**paths, RUN_FILES: files}, existing, scratch)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
 
 from airflow_aml_data.core.connect import ConnectedWorkspace
-from airflow_aml_data.core.connections import DEFAULT_CONN_ID
+from airflow_aml_data.core.connections import DEFAULT_CONN_ID, ConnectionFields
 from airflow_aml_data.core.workspace import Workspace
 from airflow_aml_data.errors import AmlDataError, InvalidConfiguration
 
@@ -68,6 +68,27 @@ def find_configuration(conn_id: str) -> Mapping[str, Any] | None:
             )
         config["catalog_connection_string"] = _database_url(conn_id, catalog_conn_id)
     return config
+
+
+def read_connection(conn_id: str) -> ConnectionFields:
+    """The Airflow connection that a datastore names.
+
+    :raises InvalidConfiguration: when there is none.
+    """
+    try:
+        connection = BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException as error:
+        raise InvalidConfiguration(
+            f"A datastore names the Airflow connection {conn_id!r} as its 'conn_id', and there is no such connection."
+        ) from error
+    return ConnectionFields(
+        conn_id=conn_id,
+        conn_type=connection.conn_type or "",
+        host=connection.host or "",
+        login=connection.login or "",
+        password=connection.password or "",
+        extra=connection.extra_dejson,
+    )
 
 
 def _database_url(conn_id: str, catalog_conn_id: str) -> str:

@@ -71,7 +71,7 @@ def test_paths_out_of_the_root_are_refused_by_every_call(storage, path, tmp_path
         lambda: storage.upload([(tmp_path / "file", path)], overwrite=True, progress=quiet),
         lambda: storage.output_folder(path),
         lambda: storage.mount_folder(path, tmp_path / "m"),
-        lambda: storage.publish("r", "o", [], path, overwrite=True, exclusive=True, progress=quiet),
+        lambda: storage.publish("r", "o", tmp_path, [], path, overwrite=True, exclusive=True, progress=quiet),
         lambda: storage.take_back("r", "o", path, exclusive=True),
     ):
         with pytest.raises(InvalidPath):
@@ -180,7 +180,16 @@ def test_two_that_come_and_go_do_not_remove_each_others_folders(storage):
             for count in range(150):
                 run = f"{number}.{count}"
                 files = stage(storage, run, f=run)
-                storage.publish(run, "o", files, f"dataset/{run}/o", overwrite=False, exclusive=True, progress=quiet)
+                storage.publish(
+                    run,
+                    "o",
+                    staged(storage, run),
+                    files,
+                    f"dataset/{run}/o",
+                    overwrite=False,
+                    exclusive=True,
+                    progress=quiet,
+                )
                 storage.write_bytes(f".aml_data/manifests/{run}/o.jsonl", b"")
                 storage.delete_files([f".aml_data/manifests/{run}/o.jsonl"])
                 if number:
@@ -197,8 +206,12 @@ def test_two_that_come_and_go_do_not_remove_each_others_folders(storage):
     assert listed(storage) == []
 
 
+def staged(storage, run):
+    return storage.root / ".aml_data/staging" / run / "o"
+
+
 def stage(storage, run, **contents):
-    folder = storage.staging_folder(run, "o")
+    folder = storage.staging_folder(run, "o", storage.root)
     for name, content in contents.items():
         (folder / name).write_text(content)
     return read_local((name, str(folder / name)) for name in contents)
@@ -218,7 +231,7 @@ class TestTakeBack:
     def test_restores_what_a_merge_replaced(self, storage, put):
         put("d/a", "d/b", content="old")
         files = stage(storage, "r", a="new", c="new")
-        storage.publish("r", "o", files, "d", overwrite=True, exclusive=False, progress=quiet)
+        storage.publish("r", "o", staged(storage, "r"), files, "d", overwrite=True, exclusive=False, progress=quiet)
         assert storage.read_bytes("d/a") == b"new"
 
         for _ in range(2):  # again: nothing more happens
@@ -228,7 +241,9 @@ class TestTakeBack:
 
     def test_leaves_what_others_wrote_there_since(self, storage, put):
         files = stage(storage, "r", a="mine", b="mine")
-        storage.publish("r", "o", files[:1], "d", overwrite=False, exclusive=False, progress=quiet)
+        storage.publish(
+            "r", "o", staged(storage, "r"), files[:1], "d", overwrite=False, exclusive=False, progress=quiet
+        )
         if os.path.lexists(storage.root / ".aml_data/staging/r/o/a"):  # the same file as the one in place
             put("d/a", content="theirs", overwrite=True)
         else:
@@ -249,7 +264,7 @@ class TestTakeBack:
 
     def test_after_the_commit_there_is_nothing_to_take_back(self, storage):
         files = stage(storage, "r", a="x")
-        storage.publish("r", "o", files, "d", overwrite=False, exclusive=False, progress=quiet)
+        storage.publish("r", "o", staged(storage, "r"), files, "d", overwrite=False, exclusive=False, progress=quiet)
         storage.drop_staging("r", "o")
         storage.take_back("r", "o", "d", exclusive=False)
         assert listed(storage) == ["d/a"]

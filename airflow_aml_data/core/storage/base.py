@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from airflow_aml_data.core.connections import ConnectionFields
 from airflow_aml_data.core.manifest import LocalFile
 from airflow_aml_data.errors import InvalidConfiguration, MissingExtra, UnsupportedDatastore
 
@@ -19,12 +20,15 @@ class StoredFile(NamedTuple):
     :param path: Relative to the datastore's root, POSIX, no leading slash.
     :param etag: Changes whenever the content may have changed.
     :param modified: When it was last written, in seconds since the epoch; None when nobody has looked.
+    :param checksum: ``xxh3:`` or ``md5:`` and the hexadecimal digest of the content, when somebody knows one: the manifest
+        the former, a store the latter.
     """
 
     path: str
     size_bytes: int
     etag: str
     modified: float | None = None
+    checksum: str = ""
 
 
 class Placement(NamedTuple):
@@ -41,18 +45,26 @@ Progress = Callable[[int, int], None]
 class FileSource(Protocol):
     """Where files can be taken from.
 
-    Calls raise :exc:`.StorageError` when the source refuses or is out of reach.
+    Calls raise :exc:`.StorageError` when the source is out of reach or fails, after retries of their own, and
+    :exc:`.StorageRefused` for what no retry can cure.
     """
 
     @property
     def name(self) -> str:
         """How messages call it."""
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether bytes come over a network by :meth:`Storage.read_range`, so that a file system can fetch them when they are read."""
+
     def list_files(self, path: str) -> Iterator[StoredFile]:
         """Every file below a folder, at any depth, or the file itself; nothing when there is neither. Any order."""
 
     def download(self, placements: Sequence[Placement], folder: Path, progress: Progress) -> None:
-        """Copy files below ``folder``; the caller may change the copies."""
+        """Copy files below ``folder``; the caller may change the copies.
+
+        :raises DataChanged: for a file that is no longer what its placement says: size, etag or checksum.
+        """
 
     def mount(self, placements: Sequence[Placement], folder: Path, progress: Progress) -> None:
         """Make files readable below ``folder`` as cheaply as the source allows."""
@@ -61,11 +73,21 @@ class FileSource(Protocol):
 class Storage(FileSource, Protocol):
     """A connected datastore. All paths are relative to its root; no call follows a path out of it."""
 
+    @property
+    def location(self) -> str:
+        """Where it is, the same for every datastore and address that names the place: without credentials, no slash at the end."""
+
     def check(self) -> str:
         """Say in a few words what this is and whether it can be written, or raise."""
 
     def read_bytes(self, path: str) -> bytes:
         """The content of one small file."""
+
+    def read_range(self, file: StoredFile, start: int, length: int) -> bytes:
+        """Bytes of a file from ``start`` on; fewer than ``length`` only at its end.
+
+        :raises DataChanged: when the file no longer has the etag.
+        """
 
     def write_bytes(self, path: str, content: bytes) -> None:
         """Create or replace one small file, atomically."""
@@ -83,13 +105,23 @@ class Storage(FileSource, Protocol):
             that is there already with the same content is left as it is.
         """
 
-    def staging_folder(self, step_run_id: str, name: str) -> Path:
-        """Create a local folder for an output, from which :meth:`publish` is cheap."""
+    def copy(self, files: Sequence[tuple[StoredFile, str]], source: Storage, *, progress: Progress) -> None:
+        """Copy files of another datastore, or of this one, to paths here; what is there is replaced.
+
+        Inside one account the service copies, and no byte passes through this machine.
+        """
+
+    def staging_folder(self, step_run_id: str, name: str, scratch: Path) -> Path:
+        """Create a local folder for an output, from which :meth:`publish` is cheap.
+
+        :param scratch: The step run's private folder on this machine, for stores that are not on it.
+        """
 
     def publish(
         self,
         step_run_id: str,
         name: str,
+        staged: Path,
         files: Sequence[LocalFile],
         destination: str,
         *,
@@ -99,6 +131,7 @@ class Storage(FileSource, Protocol):
     ) -> list[StoredFile]:
         """Move staged files to ``destination``; all of them or, on an error, none.
 
+        :param staged: The folder from :meth:`staging_folder`.
         :param files: What of the staging folder to publish; the path is ``""`` when a file has taken the folder's place.
         :param exclusive: The destination belongs to this step run alone.
         :returns: The stored files, in the order of ``files``.
@@ -111,17 +144,21 @@ class Storage(FileSource, Protocol):
     def drop_staging(self, step_run_id: str, name: str) -> None:
         """Remove the staging area of an output; what was published stays."""
 
-    def output_folder(self, path: str) -> Path:
-        """Create a local folder whose files are stored at ``path`` as they are closed (mount mode)."""
+    def output_folder(self, path: str) -> Path | None:
+        """Create a local folder whose files are stored at ``path`` as they are closed (mount mode); None when the store is remote."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatastoreConfig:
-    """One datastore as the workspace's connection declares it."""
+    """One datastore as the workspace's connection declares it.
+
+    :param connection: The Airflow connection that its option ``conn_id`` names; None without that option.
+    """
 
     name: str
     kind: str
     options: Mapping[str, Any] = field(repr=False)
+    connection: ConnectionFields | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

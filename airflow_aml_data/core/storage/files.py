@@ -116,3 +116,14 @@ def partial_file(folder: Path) -> Iterator[Path]:
         yield partial
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def partial_folder(folder: Path) -> Iterator[Path]:
+    """A folder for files before they get their names: in ``folder``, where no reader looks."""
+    partial = folder / "partial" / uuid.uuid4().hex
+    make_folder(partial)
+    try:
+        yield partial
+    finally:
+        remove_tree(partial)

@@ -12,23 +12,25 @@ from pathlib import Path
 
 from airflow_aml_data.core.identity import RESERVED_FOLDER
 from airflow_aml_data.core.manifest import LocalFile
-from airflow_aml_data.core.storage.base import DatastoreConfig, Placement, Progress, StoredFile, check_options
+from airflow_aml_data.core.storage.base import DatastoreConfig, Placement, Progress, Storage, StoredFile, check_options
 from airflow_aml_data.core.storage.files import (
     in_folder,
     link_or_symlink,
     make_writable,
     move,
     partial_file,
+    partial_folder,
     remove_tree,
 )
 from airflow_aml_data.core.storage.merge import merge, undo_folder, unmerge
 from airflow_aml_data.errors import (
+    DataChanged,
     FilesExist,
     FilesNotFound,
     InvalidConfiguration,
     InvalidPath,
-    OutputConflict,
     StorageError,
+    UserError,
 )
 
 _BATCH_FILES = 256
@@ -47,12 +49,18 @@ def open_local(config: DatastoreConfig) -> LocalStorage:
 class LocalStorage:
     """Files below one folder. Outputs are renamed or hard-linked into place, never copied on one file system."""
 
+    is_remote = False
+
     def __init__(self, name: str, root: Path) -> None:
         self.name = name
         self.root = root
 
     def __repr__(self) -> str:
         return f"LocalStorage({self.name!r}, {str(self.root)!r})"
+
+    @property
+    def location(self) -> str:
+        return Path(os.path.realpath(self.root)).as_uri()
 
     def check(self) -> str:
         """Say whether the folder can be read and written; it need not exist yet."""
@@ -78,6 +86,14 @@ class LocalStorage:
         target = self._inside(path, reserved=True)
         with self._errors(path):
             return target.read_bytes()
+
+    def read_range(self, file: StoredFile, start: int, length: int) -> bytes:
+        target = self._inside(file.path)
+        with self._errors(file.path), target.open("rb") as opened:
+            status = os.fstat(opened.fileno())
+            if _etag(status.st_size, status.st_mtime_ns) != file.etag:
+                raise DataChanged(f"{file.path!r} on datastore {self.name!r} was changed while it was read.")
+            return os.pread(opened.fileno(), length, start)
 
     def write_bytes(self, path: str, content: bytes) -> None:
         target = self._inside(path, reserved=True)
@@ -122,7 +138,14 @@ class LocalStorage:
                 in_folder(target.parent, lambda: move(partial, target))  # noqa: B023 - called at once
             progress(1, target.stat().st_size)
 
-    def staging_folder(self, step_run_id: str, name: str) -> Path:
+    def copy(self, files: Sequence[tuple[StoredFile, str]], source: Storage, *, progress: Progress) -> None:
+        for file, path in files:
+            target = self._inside(path)
+            with self._errors(path), partial_folder(self.root / RESERVED_FOLDER) as partial:
+                source.download([Placement(file, "copy")], partial, progress)
+                in_folder(target.parent, lambda: move(partial / "copy", target))  # noqa: B023 - called at once
+
+    def staging_folder(self, step_run_id: str, name: str, scratch: Path) -> Path:
         folder = self._staging(step_run_id, name)
         with self._errors(str(folder)):
             in_folder(folder.parent, folder.mkdir)
@@ -132,6 +155,7 @@ class LocalStorage:
         self,
         step_run_id: str,
         name: str,
+        staged: Path,
         files: Sequence[LocalFile],
         destination: str,
         *,
@@ -139,7 +163,7 @@ class LocalStorage:
         exclusive: bool,
         progress: Progress,
     ) -> list[StoredFile]:
-        target, staged = self._inside(destination), self._staging(step_run_id, name)
+        target = self._inside(destination)
         with self._errors(destination):
             if exclusive and not target.exists():
                 _keep_only(staged, {file.path for file in files})
@@ -254,7 +278,7 @@ class LocalStorage:
         """Turn the system's errors into ours, with the datastore's name."""
         try:
             yield
-        except (StorageError, InvalidPath, OutputConflict, FilesNotFound):
+        except (StorageError, UserError):
             raise
         except FileNotFoundError as error:
             raise FilesNotFound(f"{error.filename or path!r} is not on datastore {self.name!r} any more.") from error
@@ -277,7 +301,11 @@ def _keep_only(staged: Path, wanted: set[str]) -> None:
 
 
 def _stored(path: str, size_bytes: int, mtime_ns: int) -> StoredFile:
-    return StoredFile(path, size_bytes, f"{mtime_ns:x}-{size_bytes:x}", mtime_ns / 1e9)
+    return StoredFile(path, size_bytes, _etag(size_bytes, mtime_ns), mtime_ns / 1e9)
+
+
+def _etag(size_bytes: int, mtime_ns: int) -> str:
+    return f"{mtime_ns:x}-{size_bytes:x}"
 
 
 def _join(folder: str, name: str) -> str:

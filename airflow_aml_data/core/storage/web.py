@@ -66,6 +66,8 @@ class WebFile:
     :param timeout_seconds: How long the server may be silent.
     """
 
+    is_remote = False
+
     def __init__(self, url: str, *, timeout_seconds: float = _TIMEOUT_SECONDS) -> None:
         self.url = url
         self._timeout_seconds = timeout_seconds
