@@ -17,15 +17,15 @@ DEFAULT_CONN_ID = "azureml_default"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionFields:
-    """What an Airflow connection holds; credentials are in no repr.
+    """What an Airflow connection holds; its repr has nothing that may hold a credential, as an address with a SAS token does.
 
     :param extra: The connection's extra, as JSON says it.
     """
 
     conn_id: str
     conn_type: str
-    host: str = ""
-    login: str = ""
+    host: str = field(default="", repr=False)
+    login: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from airflow_aml_data.core.connections import ConnectionFields
@@ -220,11 +221,14 @@ def _is_installed(module: str) -> bool:
         return False
 
 
-def check_options(config: DatastoreConfig, allowed: Mapping[str, type]) -> None:
+def check_options(
+    config: DatastoreConfig, required: Mapping[str, type], optional: Mapping[str, type] = MappingProxyType({})
+) -> None:
     """Refuse options a kind does not know, lacks, or that have another type.
 
-    :param allowed: Option name to type; all are required.
+    :param required: Option name to type.
     """
+    allowed = {**required, **optional}
     for key, value in config.options.items():
         if key not in allowed:
             raise InvalidConfiguration(
@@ -235,6 +239,6 @@ def check_options(config: DatastoreConfig, allowed: Mapping[str, type]) -> None:
             raise InvalidConfiguration(
                 f"Datastore {config.name!r}: {key!r} must be {allowed[key].__name__}, found {type(value).__name__}."
             )
-    for key in allowed:
+    for key in required:
         if key not in config.options:
             raise InvalidConfiguration(f"Datastore {config.name!r} of kind {config.kind!r} lacks {key!r}.")

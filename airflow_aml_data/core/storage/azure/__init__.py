@@ -1,0 +1,1 @@
+"""Datastores in Azure storage accounts."""
