@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 from airflow_aml_data import Datastore, Workspace
 from airflow_aml_data.core.catalog import Catalog
 from tests.azurite import Azurite, running_azurite
+from tests.azurite.cloud import Cloud, running_cloud
 from tests.core.steps import Steps
 
 if "airflow" in sys.modules:  # it reads its home when it is imported
@@ -70,6 +71,13 @@ def airflow_database() -> None:
 def azurite() -> Iterator[Azurite]:
     """Azure Blob storage on this machine, shared by the tests of a process: each makes containers of its own."""
     with running_azurite() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """Azure under its real host names, over https and with tokens; a test that is in it sets ``cloud.environment``."""
+    with running_cloud(tmp_path_factory.mktemp("cloud")) as running:
         yield running
 
 

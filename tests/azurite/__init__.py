@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.azurite.certificates import Certificates
+
 _BIN = Path(sys.executable).parent
 _SCRIPT = _BIN.parent / "azurite" / "node_modules" / ".bin" / "azurite-blob"
 _START_SECONDS = 60.0
@@ -47,13 +49,18 @@ class Azurite:
 
 
 @contextmanager
-def running_azurite() -> Iterator[Azurite]:
-    """An Azurite of its own, in memory, on a free port of this machine."""
+def running_azurite(certificates: Certificates | None = None) -> Iterator[Azurite]:
+    """An Azurite of its own, in memory, on a free port of this machine.
+
+    :param certificates: To speak https, and then take tokens too.
+    """
     if not _SCRIPT.exists():
         raise FileNotFoundError(f"{_SCRIPT} is missing: run `make azurite`.")
     port = _free_port()
-    azurite = Azurite(f"http://127.0.0.1:{port}")
+    azurite = Azurite(f"{'https' if certificates else 'http'}://127.0.0.1:{port}")
     options = ["--inMemoryPersistence", "--skipApiVersionCheck", "--loose", "--disableTelemetry", "--silent"]
+    if certificates:
+        options += ["--cert", str(certificates.cert_file), "--key", str(certificates.key_file), "--oauth", "basic"]
     process = subprocess.Popen(
         [str(_BIN / "node"), str(_SCRIPT), *options, "--blobPort", str(port)],
         env={"AZURITE_ACCOUNTS": ";".join(f"{name}:{key}" for name, key in azurite.keys.items())},

@@ -33,6 +33,11 @@ def account(
     return found
 
 
+def made(found: AzureAccount) -> object:
+    assert found.make_credential is not None
+    return found.make_credential()
+
+
 @pytest.mark.parametrize(
     ("conn_type", "fields"),
     [
@@ -137,7 +142,7 @@ def test_a_service_principal_has_its_client_id_as_login(conn_type: str, extra: d
     found = account(conn_type, host="first", login="client", password="hunter2", extra={"tenant_id": "tenant", **extra})
 
     assert (found.name, found.account_key, found.sas_token) == ("first", "", "")
-    assert isinstance(found.token_credential(), ClientSecretCredential)
+    assert isinstance(made(found), ClientSecretCredential)
     assert found.token_credential() is found.token_credential()
 
 
@@ -146,7 +151,7 @@ def test_without_key_and_token_the_default_credential_is_used() -> None:
         login="first", extra={"managed_identity_client_id": "client", "workload_identity_tenant_id": "tenant"}
     )
 
-    assert isinstance(found.token_credential(), DefaultAzureCredential)
+    assert isinstance(made(found), DefaultAzureCredential)
 
 
 def test_a_datastore_without_connection_uses_the_default_credential() -> None:
@@ -155,7 +160,7 @@ def test_a_datastore_without_connection_uses_the_default_credential() -> None:
     found = azure_account(DatastoreConfig(name="data", kind="azure_file", options=options), "file")
 
     assert (found.name, found.url) == ("first", "https://first.file.core.usgovcloudapi.net")
-    assert isinstance(found.token_credential(), DefaultAzureCredential)
+    assert isinstance(made(found), DefaultAzureCredential)
 
 
 def test_one_identity_serves_the_accounts_that_datastores_name() -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from airflow_aml_data.core.connections import ConnectionFields
+from airflow_aml_data.core.storage.azure.tokens import Access, ObstoreTokens, client_secret, default_credential
 from airflow_aml_data.core.storage.base import DatastoreConfig
 from airflow_aml_data.errors import InvalidConfiguration
 
@@ -52,13 +53,16 @@ class AzureAccount:
     sas_token: str = field(default="", repr=False)
     make_credential: Callable[[], TokenCredential] | None = field(default=None, repr=False, compare=False)
 
-    def token_credential(self) -> TokenCredential | None:
-        """The credential for requests without key and SAS token, made at the first call; None when there is none to use."""
-        return self._credential
+    def token_credential(self) -> Access | None:
+        """What gives tokens, for accounts with neither key nor SAS token, made at the first call; None for anonymous access too.
+
+        It holds on to its token until shortly before that ends; ``dataclasses.replace(account)`` signs in anew.
+        """
+        return self._access
 
     @cached_property
-    def _credential(self) -> TokenCredential | None:
-        return self.make_credential() if self.make_credential else None
+    def _access(self) -> Access | None:
+        return Access(self.make_credential, self.name, self.conn_id) if self.make_credential else None
 
 
 class _Address(NamedTuple):
@@ -86,7 +90,7 @@ def azure_account(config: DatastoreConfig, service: Service) -> AzureAccount:
     connection = config.connection
     if connection is None:
         address = _Address()
-        access: dict[str, Any] = {"make_credential": partial(_default_credential, "", "")}
+        access: dict[str, Any] = {"make_credential": partial(default_credential, "", "")}
     else:
         _check_type(config, connection)
         address, access = _read(connection, service)
@@ -109,6 +113,29 @@ def azure_account(config: DatastoreConfig, service: Service) -> AzureAccount:
     if "make_credential" in access and not url.startswith("https://"):
         raise _wrong(config, f"has an identity to sign in with at {url}. Tokens are sent over https only")
     return AzureAccount(name=name, url=url, conn_id=connection.conn_id if connection else "", **access)
+
+
+def obstore_options(account: AzureAccount, container: str) -> dict[str, Any]:
+    """The arguments for ``obstore.store.AzureStore``; none is left to what the environment says of other accounts.
+
+    An error of the identity reaches the caller as obstore's ``UnauthenticatedError``; what it was is in ``error`` of
+    the ``credential_provider``.
+    """
+    options: dict[str, Any] = {
+        "container_name": container,
+        "account_name": account.name,
+        "endpoint": account.url,
+        "use_emulator": False,
+        "skip_signature": False,
+        "client_options": {"allow_http": account.url.startswith("http://")},
+    }
+    if account.account_key:
+        return options | {"credential_type": "access_key", "account_key": account.account_key}
+    if account.sas_token:
+        return options | {"credential_type": "sas_token", "sas_key": account.sas_token}
+    if access := account.token_credential():
+        return options | {"credential_provider": ObstoreTokens(access)}
+    return options | {"skip_signature": True}
 
 
 def _check_type(config: DatastoreConfig, connection: ConnectionFields) -> None:
@@ -140,7 +167,7 @@ def _read(connection: ConnectionFields, service: Service) -> tuple[_Address, dic
     identity, tenant = (
         _extra(connection, key) for key in ("managed_identity_client_id", "workload_identity_tenant_id")
     )
-    return address, {"make_credential": partial(_default_credential, identity, tenant)}
+    return address, {"make_credential": partial(default_credential, identity, tenant)}
 
 
 def _extra(connection: ConnectionFields, name: str) -> str:
@@ -259,23 +286,4 @@ def _service_principal(connection: ConnectionFields, tenant: str) -> Callable[[]
     more = dict(extra.get("client_secret_auth_config") or {})
     if extra.get("proxies"):
         more.setdefault("proxies", extra["proxies"])
-    return partial(_client_secret_credential, tenant, connection.login, connection.password, more)
-
-
-def _client_secret_credential(tenant: str, client: str, secret: str, more: Mapping[str, Any]) -> TokenCredential:
-    from azure.identity import ClientSecretCredential
-
-    return ClientSecretCredential(tenant_id=tenant, client_id=client, client_secret=secret, **more)
-
-
-def _default_credential(managed_identity: str, workload_tenant: str) -> TokenCredential:
-    """As the provider makes it: an identity is chosen only when both are given."""
-    from azure.identity import DefaultAzureCredential
-
-    if not (managed_identity and workload_tenant):
-        return DefaultAzureCredential()
-    return DefaultAzureCredential(
-        managed_identity_client_id=managed_identity,
-        workload_identity_tenant_id=workload_tenant,
-        additionally_allowed_tenants=[workload_tenant],
-    )
+    return partial(client_secret, tenant, connection.login, connection.password, more)

@@ -1,0 +1,108 @@
+"""Signing in with an identity: azure-identity's credentials, and errors that name the connection."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow_aml_data.errors import AmlDataError, StorageError, StorageRefused
+
+if TYPE_CHECKING:
+    from azure.core.credentials import AccessToken, TokenCredential
+
+_SCOPE = "https://storage.azure.com/.default"
+_RENEW_SECONDS = 300.0  # before its end; azure-identity gives a new one from then on
+
+
+def client_secret(tenant: str, client: str, secret: str, more: Mapping[str, Any]) -> TokenCredential:
+    """A service principal's.
+
+    :param more: Further arguments of ``ClientSecretCredential``, such as ``authority`` for another cloud.
+    """
+    from azure.identity import ClientSecretCredential
+
+    return ClientSecretCredential(tenant_id=tenant, client_id=client, client_secret=secret, **more)
+
+
+def default_credential(managed_identity: str, workload_tenant: str) -> TokenCredential:
+    """Whatever the machine has: environment, workload identity, managed identity, a developer's login.
+
+    :param managed_identity: Client id of a managed identity; as in the provider's hooks it counts only together with
+        ``workload_tenant``.
+    """
+    from azure.identity import DefaultAzureCredential
+
+    if not (managed_identity and workload_tenant):
+        return DefaultAzureCredential()
+    return DefaultAzureCredential(
+        managed_identity_client_id=managed_identity,
+        workload_identity_tenant_id=workload_tenant,
+        additionally_allowed_tenants=[workload_tenant],
+    )
+
+
+class Access:
+    """The tokens of one account; a ``TokenCredential`` for the SDKs.
+
+    Safe in threads. Calls raise :exc:`.StorageRefused` when the identity is refused or there is none, :exc:`.StorageError`
+    when the service that issues tokens is out of reach.
+    """
+
+    def __init__(self, make: Callable[[], TokenCredential], account: str, conn_id: str) -> None:
+        self._make = make
+        self._who = f"Account {account!r}" + (f", connection {conn_id!r}" if conn_id else "")
+
+    def __repr__(self) -> str:
+        return f"Access({self._who!r})"
+
+    @cached_property
+    def _credential(self) -> TokenCredential:
+        return self._make()
+
+    def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+        from azure.core.exceptions import AzureError
+
+        try:
+            return self._credential.get_token(*scopes, **options)
+        except (AzureError, ValueError) as error:  # ValueError: a tenant or client id that cannot be one
+            raise self._named(error) from None
+
+    def _named(self, error: Exception) -> AmlDataError:
+        first, *tried = [line.strip() for line in re.split(r"\n(?=\t)", str(error))]
+        chain = getattr(self._credential, "credentials", None) if tried else None
+        if chain is not None and len(tried) == len(chain):
+            return StorageRefused(
+                f"{self._who}: nobody to sign in as. The connection has neither key nor SAS token nor 'tenant_id', and "
+                "DefaultAzureCredential found no identity on this machine: no AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, no "
+                "workload or managed identity, nobody's login. What it tried is in the log above."
+            )
+        reason = (tried or [first])[-1].partition("\n")[0]
+        if "AADSTS" in reason or isinstance(error, ValueError):  # codes of Microsoft Entra ID's refusals
+            return StorageRefused(f"{self._who}: signing in was refused. {reason}")
+        return StorageError(f"{self._who}: signing in failed. {reason}")
+
+
+class ObstoreTokens:
+    """Gives obstore the tokens of an account, a new one before the last ends.
+
+    :ivar error: Why the last call failed: obstore keeps only the text of an exception.
+    """
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self.error: AmlDataError | None = None
+
+    def __call__(self) -> dict[str, Any]:
+        try:
+            token = self._access.get_token(_SCOPE)
+        except (StorageRefused, StorageError) as error:
+            self.error = error
+            raise
+        self.error = None
+        left = max(token.expires_on - time.time(), 0.0)
+        renewed = time.time() + max(left - _RENEW_SECONDS, left / 2)  # obstore asks again when this has passed
+        return {"token": token.token, "expires_at": datetime.fromtimestamp(renewed, UTC)}

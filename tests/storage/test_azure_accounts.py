@@ -1,0 +1,243 @@
+"""Every way to sign in, at a real Azurite."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import obstore
+import pytest
+from azure.storage.blob import AccountSasPermissions, ResourceTypes, generate_account_sas
+from obstore.exceptions import UnauthenticatedError
+from obstore.store import AzureStore
+
+from airflow_aml_data.core.connections import ConnectionFields
+from airflow_aml_data.core.storage.azure.account import AzureAccount, azure_account, obstore_options
+from airflow_aml_data.core.storage.base import DatastoreConfig
+from airflow_aml_data.errors import AmlDataError, StorageError, StorageRefused
+from tests.azurite import Azurite
+from tests.azurite.cloud import Cloud
+from tests.azurite.login import ASSERTION, CLIENT, IDENTITY_HEADER, SECRET, TENANT
+
+pytestmark = pytest.mark.slow
+
+_CONTAINER = "accounts"
+_AZURE = {"AZURE_TENANT_ID": TENANT, "AZURE_CLIENT_ID": CLIENT}
+
+
+@pytest.fixture(scope="module")
+def container(azurite: Azurite, cloud: Cloud) -> None:
+    """In both Azurites."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in cloud.environment.items():
+            patch.setenv(name, value)
+        for each in (azurite, cloud.azurite):
+            each.create_container(_CONTAINER)
+
+
+@pytest.fixture(autouse=True)
+def inside(cloud: Cloud, container: None, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """This process is in the cloud, and reaches nothing else."""
+    for name, value in cloud.environment.items():
+        monkeypatch.setenv(name, value)
+    yield
+    assert cloud.refused == []
+
+
+def account(**fields: Any) -> AzureAccount:
+    options = {"account_name": "first"}
+    connection = ConnectionFields(conn_id="store", **({"conn_type": "wasb"} | fields)) if fields else None
+    return azure_account(DatastoreConfig(name="d", kind="azure_blob", options=options, connection=connection), "blob")
+
+
+def store_of(found: AzureAccount) -> Any:
+    return AzureStore(**obstore_options(found, _CONTAINER), retry_config={"max_retries": 0})
+
+
+def moves_a_blob(found: AzureAccount) -> bool:
+    store = store_of(found)
+    obstore.put(store, "folder/ä b.txt", b"content")
+    return bytes(obstore.get(store, "folder/ä b.txt").bytes()) == b"content"
+
+
+def sas(azurite: Azurite) -> str:
+    return generate_account_sas(
+        "first",
+        account_key=azurite.keys["first"],
+        resource_types=ResourceTypes(container=True, object=True),
+        permission=AccountSasPermissions(read=True, write=True, list=True),
+        expiry=datetime.now(UTC) + timedelta(hours=1),
+    )
+
+
+@pytest.mark.parametrize("protocol", ["http", "https"])
+def test_keys_and_sas_tokens_work_over_http_and_https(azurite: Azurite, cloud: Cloud, protocol: str) -> None:
+    server = azurite if protocol == "http" else cloud.azurite
+    host, key = server.account_url("first"), server.keys["first"]
+
+    assert moves_a_blob(account(host=host, password=key))
+    assert moves_a_blob(account(host=host, extra={"sas_token": f"?{sas(server)}"}))
+    assert moves_a_blob(account(extra={"connection_string": server.connection_string("first")}))
+    assert moves_a_blob(
+        account(extra={"connection_string": f"BlobEndpoint={host};SharedAccessSignature={sas(server)}"})
+    )
+
+
+@pytest.mark.parametrize("conn_type", ["wasb", "adls", "azure_fileshare"])
+def test_a_connection_of_any_type_works_at_azures_own_address(cloud: Cloud, conn_type: str) -> None:
+    key = cloud.azurite.keys["first"]
+    host = {"host": "first"} if conn_type == "adls" else {"login": "first"}
+
+    assert moves_a_blob(account(conn_type=conn_type, password=key, **host))
+    assert moves_a_blob(account(conn_type=conn_type, extra={"sas_token": sas(cloud.azurite)}, **host))
+    assert moves_a_blob(
+        account(conn_type=conn_type, host="first", login=CLIENT, password=SECRET, extra={"tenant_id": TENANT})
+    )
+
+
+def test_credentials_in_the_environment_do_not_get_between_a_connection_and_its_account(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {
+        **_AZURE,
+        "AZURE_CLIENT_SECRET": "another",
+        "AZURE_STORAGE_ACCOUNT_NAME": "second",
+        "AZURE_STORAGE_ACCOUNT_KEY": cloud.azurite.keys["second"],
+        "AZURE_STORAGE_SAS_KEY": "sig=x",
+        "AZURE_STORAGE_ENDPOINT": "https://elsewhere",
+        "AZURE_STORAGE_USE_EMULATOR": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    assert moves_a_blob(account(password=cloud.azurite.keys["first"]))
+    assert moves_a_blob(account(extra={"sas_token": sas(cloud.azurite)}))
+    assert moves_a_blob(account(login=CLIENT, password=SECRET, extra={"tenant_id": TENANT}))
+
+
+def test_the_default_credential_takes_a_service_principal_from_the_environment(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**_AZURE, "AZURE_CLIENT_SECRET": SECRET}.items():
+        monkeypatch.setenv(name, value)
+
+    assert moves_a_blob(account())
+    assert moves_a_blob(account(login="first"))
+    assert cloud.login.issued[-1] == "secret"
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"IDENTITY_ENDPOINT": "{login}/msi/token", "IDENTITY_HEADER": IDENTITY_HEADER},
+        {"AZURE_POD_IDENTITY_AUTHORITY_HOST": "{login}"},
+    ],
+    ids=["app service", "virtual machine"],
+)
+def test_the_default_credential_takes_a_managed_identity(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value.format(login=cloud.login.url))
+
+    assert moves_a_blob(account())
+    assert moves_a_blob(account(extra={"managed_identity_client_id": CLIENT, "workload_identity_tenant_id": TENANT}))
+    assert cloud.login.issued[-2:] == ["managed", "managed"]
+
+
+def test_the_default_credential_takes_a_workload_identity(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text(ASSERTION)
+    monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("AZURE_TENANT_ID", "another")
+    monkeypatch.setenv("AZURE_CLIENT_ID", "another")
+
+    assert moves_a_blob(account(extra={"managed_identity_client_id": CLIENT, "workload_identity_tenant_id": TENANT}))
+    assert cloud.login.issued[-1] == "workload"
+
+
+def test_a_long_transfer_gets_new_tokens(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cloud.login, "lifetime_seconds", 1)
+    store = store_of(account(login=CLIENT, password=SECRET, extra={"tenant_id": TENANT}))
+    before = len(cloud.login.issued)
+    reads = 0
+
+    while len(cloud.login.issued) < before + 4:
+        obstore.put(store, "long.txt", str(reads).encode())
+        reads += 1
+
+    assert bytes(obstore.get(store, "long.txt").bytes()) == str(reads - 1).encode()
+    assert reads > 8, "a token is not asked for again while it is good"
+
+
+def test_a_fresh_copy_of_an_account_signs_in_anew(cloud: Cloud) -> None:
+    found = account(login=CLIENT, password=SECRET, extra={"tenant_id": TENANT})
+    before = len(cloud.login.issued)
+
+    assert moves_a_blob(found)
+    assert moves_a_blob(found)
+    assert len(cloud.login.issued) == before + 1
+    assert moves_a_blob(dataclasses.replace(found))
+    assert len(cloud.login.issued) == before + 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"password": "wrong"}, "signing in was refused. Authentication failed: AADSTS7000215: Invalid client secret"),
+        ({"extra": {"tenant_id": "contoso.com"}}, "signing in was refused. .* Tenant 'contoso.com' not found"),
+        ({"extra": {"tenant_id": "no tenant"}}, "signing in was refused. Invalid tenant"),
+        ({"login": "nobody"}, "signing in was refused. .* AADSTS700016: Application was not found"),
+        ({"login": "", "password": "", "extra": {}}, "nobody to sign in as. .* found no identity on this machine"),
+    ],
+)
+def test_an_identity_that_is_refused_is_one_clear_error(
+    monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], message: str
+) -> None:
+    monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:1")
+    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "EnvironmentCredential")
+    principal = {"login": CLIENT, "password": SECRET, "extra": {"tenant_id": TENANT}}
+
+    error = failure(account(**(principal | fields)))
+
+    assert isinstance(error, StorageRefused)
+    assert str(error).startswith("Account 'first', connection 'store': ")
+    with pytest.raises(StorageRefused, match=message):
+        raise error
+
+
+def test_a_wrong_secret_in_the_environment_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**_AZURE, "AZURE_CLIENT_SECRET": "wrong"}.items():
+        monkeypatch.setenv(name, value)
+
+    error = failure(account())
+
+    assert isinstance(error, StorageRefused)
+    assert str(error).startswith(
+        "Account 'first': signing in was refused. EnvironmentCredential: Authentication failed: AADSTS7000215"
+    )
+
+
+def test_a_service_of_tokens_that_fails_is_worth_a_retry(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cloud.login, "broken", True)
+    no_wait = {"retry_total": 0}
+
+    error = failure(
+        account(login=CLIENT, password=SECRET, extra={"tenant_id": TENANT, "client_secret_auth_config": no_wait})
+    )
+
+    assert isinstance(error, StorageError)
+    with pytest.raises(StorageError, match=r"connection 'store': signing in failed\. .* 503"):
+        raise error
+
+
+def failure(found: AzureAccount) -> AmlDataError | None:
+    """Why a request could not be signed; free of secrets."""
+    options = obstore_options(found, _CONTAINER)
+    with pytest.raises(UnauthenticatedError) as raised:
+        obstore.get(AzureStore(**options, retry_config={"max_retries": 0}), "x")
+    error: AmlDataError | None = options["credential_provider"].error
+    assert SECRET not in f"{raised.value}{error!r}{options['credential_provider']!r}{found!r}"
+    return error
