@@ -26,7 +26,12 @@ def get_provider_info() -> dict[str, Any]:
                         "label": "Datastores",
                         "description": (
                             "JSON: each datastore's name, kind and options, such as "
-                            '{"training_data": {"kind": "local", "root": "/data/training"}}. '
+                            '{"training_data": {"kind": "local", "root": "/data/training"}, '
+                            '"blobs": {"kind": "azure_blob", "container_name": "data", "conn_id": "my_wasb"}, '
+                            '"lake": {"kind": "azure_data_lake_gen2", "filesystem": "raw", "conn_id": "my_adls"}, '
+                            '"share": {"kind": "azure_file", "file_share_name": "team", "conn_id": "my_fileshare"}}. '
+                            "conn_id: an Airflow connection of type wasb, adls or azure_fileshare, each good for any kind; "
+                            "without it, account_name, and the identity of the machine. "
                             "Empty: workspaceblobstore, a folder under AIRFLOW_HOME."
                         ),
                         "schema": {"type": ["string", "null"], "format": "multiline"},

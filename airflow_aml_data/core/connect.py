@@ -149,7 +149,13 @@ class ConnectedWorkspace:
 
     def _with_connection(self, config: DatastoreConfig) -> DatastoreConfig:
         conn_id = config.options.get("conn_id")
-        return config if conn_id is None else replace(config, connection=self._connection(conn_id))
+        if conn_id is None:
+            return config
+        if not isinstance(conn_id, str):
+            raise InvalidConfiguration(
+                f"Datastore {config.name!r}: 'conn_id' must be text, found {type(conn_id).__name__}."
+            )
+        return replace(config, connection=self._connection(conn_id))
 
     def _connection(self, conn_id: str) -> ConnectionFields:
         return self.config.connections.get(conn_id) or connections.reader(conn_id)
@@ -161,7 +167,7 @@ class ConnectedWorkspace:
             try:
                 works.append(self.storage(name).check())
             except AmlDataError as error:
-                fails.append(str(error))
+                fails.append(f"{name} ({error})")
         try:
             works.append(self.catalog.check())
         except AmlDataError as error:
