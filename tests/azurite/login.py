@@ -71,7 +71,7 @@ class Login:
 
     def sign_in(self, tenant: str, form: dict[str, str]) -> tuple[int, dict[str, Any]]:
         if tenant != TENANT:
-            return _refusal(400, "invalid_request", f"AADSTS90002: Tenant '{tenant}' not found.")
+            return _no_tenant(tenant)
         if form.get("client_id") != CLIENT:
             return _refusal(400, "unauthorized_client", "AADSTS700016: Application was not found in the directory.")
         if "client_assertion" in form:
@@ -81,6 +81,10 @@ class Login:
 
 def _refusal(status: int, error: str, description: str) -> tuple[int, dict[str, Any]]:
     return status, {"error": error, "error_description": description}
+
+
+def _no_tenant(tenant: str) -> tuple[int, dict[str, Any]]:
+    return _refusal(400, "invalid_tenant", f"AADSTS90002: Tenant '{tenant}' not found.")
 
 
 _INVALID = _refusal(401, "invalid_client", "AADSTS7000215: Invalid client secret provided. Trace ID: 1")
@@ -110,12 +114,14 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
         if path.endswith("/.well-known/openid-configuration"):
-            self._answer(200, self.login.authority(self.headers["Host"], path.split("/")[1]))
-        elif path == "/common/discovery/instance":
-            tenant = self.login.authority(self.headers["Host"], TENANT)
+            tenant = path.split("/")[1]
             self._answer(
-                200,
-                {"tenant_discovery_endpoint": f"{tenant['issuer']}/.well-known/openid-configuration", "metadata": []},
+                *(_no_tenant(tenant) if tenant != TENANT else (200, self.login.authority(self.headers["Host"], tenant)))
+            )
+        elif path == "/common/discovery/instance":
+            issuer = self.login.authority(self.headers["Host"], TENANT)["issuer"]
+            self._answer(
+                200, {"tenant_discovery_endpoint": f"{issuer}/.well-known/openid-configuration", "metadata": []}
             )
         elif path in _MANAGED and self.headers[_MANAGED[path][0]] == _MANAGED[path][1]:
             self._answer(200, self.login.token("managed"))

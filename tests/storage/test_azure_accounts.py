@@ -187,7 +187,10 @@ def test_a_fresh_copy_of_an_account_signs_in_anew(cloud: Cloud) -> None:
     ("fields", "message"),
     [
         ({"password": "wrong"}, "signing in was refused. Authentication failed: AADSTS7000215: Invalid client secret"),
-        ({"extra": {"tenant_id": "contoso.com"}}, "signing in was refused. .* Tenant 'contoso.com' not found"),
+        (
+            {"extra": {"tenant_id": "contoso.com"}},
+            "signing in was refused. .* authority configuration for https://login.microsoftonline.com/contoso.com",
+        ),
         ({"extra": {"tenant_id": "no tenant"}}, "signing in was refused. Invalid tenant"),
         ({"login": "nobody"}, "signing in was refused. .* AADSTS700016: Application was not found"),
         ({"login": "", "password": "", "extra": {}}, "nobody to sign in as. .* found no identity on this machine"),

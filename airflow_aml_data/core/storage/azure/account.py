@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -223,7 +223,7 @@ def _read_connection_string(
             raise _not_whole(connection, "UseDevelopmentStorage: the emulator has no Azure Files")
         return _Address(_EMULATOR, f"http://127.0.0.1:10000/{_EMULATOR}"), {"account_key": _EMULATOR_KEY}
     name = said.get("accountname", "").lower()
-    address = next((each for each in _endpoints(said, service)), _Address())
+    address = next(_endpoints(said, service), _Address())
     if not name and not address.url:
         raise _not_whole(connection, f"no AccountName and no {service.title()}Endpoint")
     if not address.url:
@@ -237,12 +237,13 @@ def _read_connection_string(
     return address._replace(name=name or address.name), access
 
 
-def _endpoints(said: Mapping[str, str], service: Service) -> list[_Address]:
+def _endpoints(said: Mapping[str, str], service: Service) -> Iterator[_Address]:
     """Addresses that a connection string gives for a service: its own, or that of a sister whose host differs in one word."""
-    own = ("blob",) if service == "blob" else ("file",)
-    found = [(each, said[f"{each}endpoint"]) for each in (*own, *_SERVICES) if said.get(f"{each}endpoint")]
-    addresses = [(each, _address(text, service)) for each, text in found]
-    return [address for each, address in addresses if each in own or f".{service}." in address.url]
+    for each in dict.fromkeys((service, *_SERVICES)):
+        if text := said.get(f"{each}endpoint"):
+            address = _address(text, service)
+            if each == service or f".{service}." in address.url:
+                yield address
 
 
 def _not_whole(connection: ConnectionFields, what: str) -> InvalidConfiguration:

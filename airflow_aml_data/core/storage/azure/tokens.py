@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _SCOPE = "https://storage.azure.com/.default"
 _RENEW_SECONDS = 300.0  # before its end; azure-identity gives a new one from then on
+_REFUSED = re.compile("AADSTS|Unable to get authority configuration")  # Microsoft Entra ID's codes; no such tenant
+_PASSING = re.compile("AADSTS900(33|55)")  # unavailable; throttled
 
 
 def client_secret(tenant: str, client: str, secret: str, more: Mapping[str, Any]) -> TokenCredential:
@@ -81,7 +83,7 @@ class Access:
                 "workload or managed identity, nobody's login. What it tried is in the log above."
             )
         reason = (tried or [first])[-1].partition("\n")[0]
-        if "AADSTS" in reason or isinstance(error, ValueError):  # codes of Microsoft Entra ID's refusals
+        if isinstance(error, ValueError) or (_REFUSED.search(reason) and not _PASSING.search(reason)):
             return StorageRefused(f"{self._who}: signing in was refused. {reason}")
         return StorageError(f"{self._who}: signing in failed. {reason}")
 
