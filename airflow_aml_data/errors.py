@@ -26,6 +26,7 @@
   x StepFailed                the user's script ended badly: exit code or signal, or it said so
   x StaleTry                  a newer try, or another step, has taken over this try's outputs
   x StorageError              the store failed or was out of reach; a retry may help
+  x TransfersCancelled        the task was cancelled while files were moved
 """
 
 from __future__ import annotations
@@ -231,4 +232,16 @@ class StaleTry(AmlDataError):
 
 
 class StorageError(AmlDataError, OSError):
-    """The store failed or was out of reach; retrying may help."""
+    """The store failed or was out of reach; retrying may help.
+
+    :ivar retry_after_seconds: How long the store asks to be left alone; None when it has not said.
+    """
+
+    retry_after_seconds: float | None = None
+
+
+class TransfersCancelled(AmlDataError):
+    """The task was cancelled while files were moved."""
+
+    def __str__(self) -> str:
+        return "The transfer was cancelled with its task."

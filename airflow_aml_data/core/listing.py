@@ -223,7 +223,12 @@ def _placements(path: str, manifest: Manifest) -> tuple[Placement, ...]:
     below = f"{path}/"
     return tuple(
         Placement(
-            StoredFile(below + each.path if each.path else path, each.size_bytes, each.etag),
+            StoredFile(
+                below + each.path if each.path else path,
+                each.size_bytes,
+                each.etag,
+                checksum=f"xxh3:{each.checksum}",
+            ),
             each.path or path.rpartition("/")[2],
         )
         for each in manifest.entries

@@ -11,8 +11,9 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from airflow_aml_data.core.connections import ConnectionFields
+from airflow_aml_data.core.identity import RESERVED_FOLDER
 from airflow_aml_data.core.manifest import LocalFile
-from airflow_aml_data.errors import InvalidConfiguration, MissingExtra, UnsupportedDatastore
+from airflow_aml_data.errors import InvalidConfiguration, InvalidPath, MissingExtra, UnsupportedDatastore
 
 
 class StoredFile(NamedTuple):
@@ -175,7 +176,11 @@ class Kind:
     extra: str = ""
 
 
-KINDS: dict[str, Kind] = {"local": Kind("airflow_aml_data.core.storage.local:open_local")}
+KINDS: dict[str, Kind] = {
+    "local": Kind("airflow_aml_data.core.storage.local:open_local"),
+    "azure_blob": Kind("airflow_aml_data.core.storage.azure.blob:open_blob", "obstore", "azure"),
+    "azure_data_lake_gen2": Kind("airflow_aml_data.core.storage.azure.blob:open_data_lake", "obstore", "azure"),
+}
 """The kinds of datastore on offer."""
 
 _RETIRED = {
@@ -219,6 +224,18 @@ def _is_installed(module: str) -> bool:
         return find_spec(module) is not None
     except ModuleNotFoundError:  # not even its parent is
         return False
+
+
+def check_inside(path: str, store: str, *, reserved: bool = False) -> str:
+    """Return a path that stays below the root of a datastore.
+
+    :param reserved: Whether it may lie in the folder reserved for this package.
+    :raises InvalidPath: for any other.
+    """
+    parts = path.split("/")
+    if ".." in parts or path.startswith("/") or (parts[0] == RESERVED_FOLDER and not reserved):
+        raise InvalidPath(f"Path {path!r} is not inside datastore {store!r}.")
+    return path
 
 
 def check_options(

@@ -12,7 +12,15 @@ from pathlib import Path
 
 from airflow_aml_data.core.identity import RESERVED_FOLDER
 from airflow_aml_data.core.manifest import LocalFile
-from airflow_aml_data.core.storage.base import DatastoreConfig, Placement, Progress, Storage, StoredFile, check_options
+from airflow_aml_data.core.storage.base import (
+    DatastoreConfig,
+    Placement,
+    Progress,
+    Storage,
+    StoredFile,
+    check_inside,
+    check_options,
+)
 from airflow_aml_data.core.storage.files import (
     in_folder,
     link_or_symlink,
@@ -246,10 +254,7 @@ class LocalStorage:
 
     def _inside(self, path: str, reserved: bool = False) -> Path:
         """The local path of ``path``, after checking that it cannot leave the root."""
-        parts = path.split("/")
-        if ".." in parts or path.startswith("/") or (parts[0] == RESERVED_FOLDER and not reserved):
-            raise InvalidPath(f"Path {path!r} is not inside datastore {self.name!r}.")
-        target = self.root / path
+        target = self.root / check_inside(path, self.name, reserved=reserved)
         self._refuse_escape(target)
         return target
 

@@ -1,0 +1,242 @@
+"""Azure Blob storage and Azure Data Lake Storage Gen2, which is the same service under another name, through obstore."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import AzureStore
+
+from airflow_aml_data.core.storage import retry
+from airflow_aml_data.core.storage.azure.account import ACCOUNT_OPTIONS, azure_account
+from airflow_aml_data.core.storage.azure.listing import list_page, list_pages
+from airflow_aml_data.core.storage.azure.rest import CONNECT_SECONDS, REQUEST_SECONDS, Action, Container
+from airflow_aml_data.core.storage.base import DatastoreConfig, StoredFile, check_options
+from airflow_aml_data.core.storage.client import ObjectClient
+from airflow_aml_data.core.storage.remote import RemoteStorage
+from airflow_aml_data.errors import AmlDataError, FilesNotFound, InvalidPath, StorageError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+T = TypeVar("T")
+
+_BLOCK_BYTES = 8 * 1024 * 1024
+_BLOCKS_AT_ONCE = 4
+_BLOCK_RETRIES = 5
+_COPY_POLL_SECONDS = 0.5
+_STATUS = re.compile(r"status code: (\d{3})")
+
+
+def open_blob(config: DatastoreConfig) -> RemoteStorage:
+    """Connect to a container: kind ``azure_blob``. Source of the options: v1, ``register_azure_blob_container``."""
+    return _open(config, "container_name")
+
+
+def open_data_lake(config: DatastoreConfig) -> RemoteStorage:
+    """Connect to a file system: kind ``azure_data_lake_gen2``. Source: v1, ``register_azure_data_lake_gen2``."""
+    return _open(config, "filesystem")
+
+
+def _open(config: DatastoreConfig, option: str) -> RemoteStorage:
+    check_options(config, {option: str}, {**ACCOUNT_OPTIONS, "verify_uploads": bool})
+    client = BlobClient(Container(azure_account(config, "blob"), config.options[option]))
+    return RemoteStorage(config.name, client, reads_back=config.options.get("verify_uploads"))
+
+
+class BlobClient:
+    """One container. Belongs to the process that made it: what obstore runs in the background does not survive a fork."""
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self._single, self._blocks = _store(container, 0), _store(container, _BLOCK_RETRIES)
+        self._process = os.getpid()
+
+    def __repr__(self) -> str:
+        return f"BlobClient({self.location!r})"
+
+    @property
+    def account(self) -> str:
+        return self._container.account.url.lower()
+
+    @property
+    def location(self) -> str:
+        return self._container.url
+
+    @property
+    def is_encrypted(self) -> bool:
+        return self.location.startswith("https:")
+
+    def describe(self) -> str:
+        return str(self._container)
+
+    def check(self) -> None:
+        list_page(self._container, "", limit=1)
+
+    def list_files(self, prefix: str) -> Iterator[StoredFile]:
+        below = f"{prefix}/" if prefix else ""
+        if prefix:
+            first = list_page(self._container, prefix, limit=1)
+            if first.files and first.files[0].path == prefix:
+                yield first.files[0]
+                return
+            if not (first.files or first.marks or first.marker):
+                return
+        for page in list_pages(self._container, below):
+            for each in page.files:
+                self._check_name(each.path)
+                yield each
+
+    def read(self, file: StoredFile, start: int, length: int) -> Buffer:
+        if file.size_bytes == 0:
+            self._empty(file)
+            return b""
+        options = {"range": (start, start + length)} | ({"if_match": file.etag} if file.etag else {})
+        return self._call("read", file.path, lambda: obstore.get(self._single, file.path, options=options).bytes())  # type: ignore[arg-type]
+
+    def write(self, path: str, content: Buffer, metadata: Mapping[str, str]) -> StoredFile:
+        done = self._call(
+            "write",
+            path,
+            lambda: obstore.put(self._single, path, content, attributes=dict(metadata), use_multipart=False),
+        )
+        return StoredFile(path, memoryview(content).nbytes, (done["e_tag"] or "").strip('"'))
+
+    def write_large(self, path: str, local: Path, size_bytes: int, metadata: Mapping[str, str]) -> StoredFile:
+        blocks = _blocks(local, size_bytes, retry.check())
+        done = self._call(
+            "write",
+            path,
+            lambda: obstore.put(
+                self._blocks,
+                path,
+                blocks,
+                attributes=dict(metadata),
+                use_multipart=True,
+                chunk_size=_BLOCK_BYTES,
+                max_concurrency=_BLOCKS_AT_ONCE,
+            ),
+        )
+        return StoredFile(path, size_bytes, (done["e_tag"] or "").strip('"'))
+
+    def metadata(self, path: str) -> Mapping[str, str] | None:
+        try:
+            headers = self._container.request("read", "HEAD", path).headers
+        except FilesNotFound:
+            return None
+        return {key[10:].lower(): value for key, value in headers.items() if key.lower().startswith("x-ms-meta-")}
+
+    def copy(self, file: StoredFile, path: str, source: ObjectClient) -> StoredFile:
+        if not isinstance(source, BlobClient):
+            raise TypeError(f"{source!r} is of another service")
+        headers = {"x-ms-copy-source": source._container.signed(file.path)}
+        if file.etag:
+            headers["x-ms-source-if-match"] = f'"{file.etag}"'
+        answer = self._container.request("copy", "PUT", path, headers=headers).headers
+        check = retry.check()
+        while answer.get("x-ms-copy-status", "success") == "pending":
+            check()
+            time.sleep(_COPY_POLL_SECONDS)
+            answer = self._container.request("read", "HEAD", path).headers
+        if (status := answer.get("x-ms-copy-status", "success")) != "success":
+            raise StorageError(f"The copy of {file.path!r} to {path!r} in {self.describe()} ended as {status!r}.")
+        return StoredFile(path, file.size_bytes, answer["ETag"].strip('"'), checksum=file.checksum)
+
+    def delete(self, paths: Sequence[str]) -> None:
+        left: Sequence[str] = paths
+        while left and not self._delete(left):
+            left = [each for each in left if self.metadata(each) is not None]
+        parents = {each.rpartition("/")[0] for each in paths}
+        while parents := {each for each in parents if each}:
+            parents = {each.rpartition("/")[0] for each in sorted(parents, reverse=True) if self._remove_mark(each)}
+
+    def _delete(self, paths: Sequence[str]) -> bool:
+        """Whether all were there. When one was not, the others may have been removed, or not."""
+        try:
+            self._call("delete", paths[0], lambda: obstore.delete(self._single, paths))
+        except FilesNotFound:
+            return False
+        return True
+
+    def _remove_mark(self, folder: str) -> bool:
+        """Remove what stands for a folder, when it stands for an empty one."""
+        if (self.metadata(folder) or {}).get("hdi_isfolder") != "true":
+            return False
+        inside = list_page(self._container, f"{folder}/", limit=1)
+        if inside.files or inside.marks or inside.marker:
+            return False
+        self._container.request("delete", "DELETE", folder)
+        return True
+
+    def _empty(self, file: StoredFile) -> None:
+        """Look whether an empty file is still that: there is no range of it to read."""
+        self._container.request(
+            "read", "HEAD", file.path, headers={"If-Match": f'"{file.etag}"'} if file.etag else None
+        )
+
+    def _check_name(self, path: str) -> None:
+        if not _is_addressable(path):
+            raise InvalidPath(
+                f"{path!r} in {self.describe()} has a name that is no path: segments may not be empty, '.' or '..', and hold no "
+                "control character. Rename it."
+            )
+
+    def _call(self, action: Action, path: str, call: Callable[[], T]) -> T:
+        if os.getpid() != self._process:
+            raise StorageError(
+                f"{self.describe()} was opened by another process, of which this one is a fork. Open it anew."
+            )
+        try:
+            return call()
+        except (BaseError, OSError) as error:
+            raise self._failure(action, path, error) from None
+        except ValueError as error:
+            raise InvalidPath(f"{path!r} cannot be a path in {self.describe()}: {error}") from None
+
+    def _failure(self, action: Action, path: str, error: Exception) -> AmlDataError:
+        text = str(error).partition("\n\nDebug source:")[0]
+        if status := _STATUS.search(text):
+            return self._container.failure(action, path, int(status[1]), text)
+        if isinstance(error, FileNotFoundError):
+            return self._container.failure(action, path, 404, text)
+        return self._container.out_of_reach(text.rpartition(" - ")[2])
+
+
+def _is_addressable(path: str) -> bool:
+    return all(each not in ("", ".", "..") for each in path.split("/")) and path.isprintable()
+
+
+def _store(container: Container, retries: int) -> AzureStore:
+    account = container.account
+    options = {"container_name": container.name, "account_name": account.name, "endpoint": account.url}
+    if account.account_key:
+        options["account_key"] = account.account_key
+    elif account.sas_token:
+        options["sas_key"] = account.sas_token
+    return AzureStore(
+        client_options={
+            "allow_http": account.url.startswith("http://"),
+            "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+            "timeout": timedelta(seconds=REQUEST_SECONDS),
+        },
+        retry_config={"max_retries": retries},
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def _blocks(local: Path, size_bytes: int, check: Callable[[], None]) -> Iterator[bytes]:
+    with local.open("rb") as opened:
+        left = size_bytes
+        while left and (block := opened.read(min(_BLOCK_BYTES, left))):
+            check()
+            left -= len(block)
+            yield block
+    if left:
+        raise OSError(f"{local} became shorter while it was read")

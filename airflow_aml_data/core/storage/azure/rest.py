@@ -1,0 +1,180 @@
+"""Requests of the Blob service that obstore does not offer, and what its answers mean."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+from urllib.parse import quote
+
+import requests
+
+from airflow_aml_data.core.storage.azure.account import AzureAccount
+from airflow_aml_data.errors import AmlDataError, DataChanged, FilesNotFound, StorageError, StorageRefused
+
+Action = Literal["list", "read", "write", "delete", "copy"]
+
+CONNECT_SECONDS = 10.0
+REQUEST_SECONDS = 60.0
+_API_VERSION = "2023-11-03"
+_SCOPE = "https://storage.azure.com/.default"
+_SAS_HOURS = 24
+_TRY_AGAIN = {408, 425, 429}
+_PERMISSIONS: Mapping[str, str] = {
+    "list": "SAS permission 'l' (list), role 'Storage Blob Data Reader'",
+    "read": "SAS permission 'r' (read), role 'Storage Blob Data Reader'",
+    "write": "SAS permissions 'c' and 'w' (create, write), role 'Storage Blob Data Contributor'",
+    "copy": "SAS permissions 'r', 'c' and 'w' (read, create, write), role 'Storage Blob Data Contributor'",
+    "delete": "SAS permission 'd' (delete), role 'Storage Blob Data Contributor'",
+}
+_MISSING_CONTAINER = {"ContainerNotFound", "FilesystemNotFound", "ResourceNotFound", "ContainerBeingDeleted"}
+_CODE = re.compile(r"<Code>([^<]+)</Code>")
+_MESSAGE = re.compile(r"<Message>([^<\n]+)")
+
+
+class Container:
+    """A container of a storage account, and requests to it.
+
+    :param account: How to sign in.
+    """
+
+    def __init__(self, account: AzureAccount, name: str) -> None:
+        self.account, self.name = account, name
+        self.url = f"{account.url}/{quote(name)}"
+        self._local = threading.local()
+        self._sas, self._sas_renewal = account.sas_token, float("inf") if account.sas_token else 0.0
+
+    def __str__(self) -> str:
+        connection = f", connection {self.account.conn_id!r}" if self.account.conn_id else ""
+        return f"container {self.name!r} of account {self.account.name!r}{connection}"
+
+    def request(
+        self,
+        action: Action,
+        method: str,
+        path: str = "",
+        *,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> requests.Response:
+        """One request, signed; its answer when that is a good one.
+
+        :param action: What it needs permission for.
+        """
+        url = self.address(path)
+        sas = self._sas_token()
+        pairs = [f"{key}={quote(value, safe='')}" for key, value in (query or {}).items()]
+        if sas:
+            pairs.append(sas)
+        if pairs:
+            url += "?" + "&".join(pairs)
+        try:
+            answer = self._session().request(
+                method,
+                url,
+                headers=self._headers(headers),
+                timeout=(CONNECT_SECONDS, REQUEST_SECONDS),
+                allow_redirects=False,
+            )
+        except requests.RequestException as error:
+            raise self.out_of_reach(type(error).__name__) from None
+        if answer.status_code >= 300:
+            raise self.failure(
+                action,
+                path,
+                answer.status_code,
+                answer.text,
+                answer.headers.get("x-ms-error-code"),
+                answer.headers.get("Retry-After"),
+            )
+        return answer
+
+    def address(self, path: str) -> str:
+        """Where a blob is; without credentials."""
+        return f"{self.url}/{quote(path, safe='/~')}" if path else self.url
+
+    def signed(self, path: str) -> str:
+        """The address of a blob for the service itself, which may read it."""
+        sas = self._sas_token()
+        return f"{self.address(path)}?{sas}" if sas else self.address(path)
+
+    def out_of_reach(self, why: str) -> StorageError:
+        return StorageError(f"{self.account.url} does not answer ({why}). It is the address of {self}.")
+
+    def failure(
+        self, action: Action, path: str, status: int, text: str, code: str | None = None, retry_after: str | None = None
+    ) -> AmlDataError:
+        """What an answer of the service means.
+
+        :param text: Its body.
+        """
+        found = _CODE.search(text)
+        code = code or (found[1] if found else "")
+        message = _MESSAGE.search(text)
+        answered = f"It answered {status} {code}".rstrip() + (f": {message[1]}" if message else "")
+        what = f"{path!r} in {self}" if path else str(self)
+        if code in _MISSING_CONTAINER:
+            return StorageRefused(f"There is no {self}. Create the container, or correct the datastore.")
+        if status == 404:
+            return FilesNotFound(f"{path!r} is not in {self} any more.")
+        if status == 412 and action in ("read", "copy"):
+            return DataChanged(f"{what} was changed since it was listed or committed.")
+        if status in (401, 403):
+            return self._refused(action, what, code, answered)
+        if status >= 500 or status in _TRY_AGAIN:
+            error = StorageError(f"{what}: the service is busy or failed. {answered}.")
+            error.retry_after_seconds = _seconds(retry_after)
+            return error
+        return StorageRefused(f"Cannot {action} {what}. {answered}.")
+
+    def _refused(self, action: Action, what: str, code: str, answered: str) -> StorageRefused:
+        if code in (
+            "AuthorizationPermissionMismatch",
+            "AuthorizationResourceTypeMismatch",
+            "AuthorizationServiceMismatch",
+        ):
+            return StorageRefused(f"No permission to {action} {what}. Needed: {_PERMISSIONS[action]}. {answered}.")
+        return StorageRefused(
+            f"No access to {action} {what}: the account does not accept the connection's credential, or not from this network. "
+            f"Needed: a valid credential with {_PERMISSIONS[action]}. {answered}."
+        )
+
+    def _headers(self, more: Mapping[str, str] | None) -> dict[str, str]:
+        headers = {"x-ms-version": _API_VERSION, **(more or {})}
+        if not (self.account.account_key or self.account.sas_token) and (access := self.account.token_credential()):
+            headers["Authorization"] = f"Bearer {access.get_token(_SCOPE).token}"
+        return headers
+
+    def _sas_token(self) -> str:
+        """The connection's, or one made of its key."""
+        if self.account.account_key and time.time() > self._sas_renewal:
+            from azure.storage.blob import ContainerSasPermissions, generate_container_sas
+
+            self._sas = generate_container_sas(
+                self.account.name,
+                self.name,
+                account_key=self.account.account_key,
+                permission=ContainerSasPermissions.from_string("racwdl"),
+                expiry=datetime.now(UTC) + timedelta(hours=_SAS_HOURS),
+            )
+            self._sas_renewal = time.time() + _SAS_HOURS / 2 * 3600
+        return self._sas
+
+    def _session(self) -> requests.Session:
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is None:
+            self._local.session = session = requests.Session()
+            if "REQUESTS_CA_BUNDLE" not in os.environ:  # obstore reads the other
+                session.verify = os.environ.get("SSL_CERT_FILE", True)
+        return session
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
+
+
+def _seconds(retry_after: Any) -> float | None:
+    return float(retry_after) if retry_after and str(retry_after).isdecimal() else None

@@ -1,0 +1,64 @@
+"""What a remote store can be asked in one request; everything else is made of these."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from airflow_aml_data.core.storage.base import StoredFile
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+class ObjectClient(Protocol):
+    """Single requests to a remote store; paths are relative to the datastore's root.
+
+    Nothing is retried here, except between the blocks of one large file. Calls raise :exc:`.StorageError` for what a retry may
+    cure (with ``retry_after_seconds`` when the server said so), :exc:`.StorageRefused` for what it cannot, naming the
+    connection and the permission or thing that is missing, :exc:`.FilesNotFound` for a missing file and
+    :exc:`.DataChanged` when an etag no longer matches. No text of theirs holds a credential.
+    """
+
+    @property
+    def account(self) -> str:
+        """What can copy among itself without a byte passing through this machine: equal for equal accounts."""
+
+    @property
+    def location(self) -> str:
+        """Address of the root, without credentials, no slash at the end."""
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether what is sent is protected on its way, against errors too."""
+
+    def describe(self) -> str:
+        """Container or share, account and connection, for messages."""
+
+    def check(self) -> None:
+        """Raise when the files cannot be listed."""
+
+    def list_files(self, prefix: str) -> Iterator[StoredFile]:
+        """Every file below a folder, streamed, or the file itself; no marks of folders.
+
+        Each has an etag without quotes, the time of its last change, and a checksum ``md5:`` where the store keeps one.
+        """
+
+    def read(self, file: StoredFile, start: int, length: int) -> Buffer:
+        """Bytes of a file from ``start`` on; only of the version with the file's etag when it has one."""
+
+    def write(self, path: str, content: Buffer, metadata: Mapping[str, str]) -> StoredFile:
+        """Create or replace a small file."""
+
+    def write_large(self, path: str, local: Path, size_bytes: int, metadata: Mapping[str, str]) -> StoredFile:
+        """Create or replace a file in blocks; nobody sees it before it is whole."""
+
+    def metadata(self, path: str) -> Mapping[str, str] | None:
+        """What :meth:`write` was given; None when there is no such file."""
+
+    def copy(self, file: StoredFile, path: str, source: ObjectClient) -> StoredFile:
+        """Copy a file of the same :attr:`account`, with its metadata, on the server."""
+
+    def delete(self, paths: Sequence[str]) -> None:
+        """Remove files; those already gone are fine. Marks of folders left empty go too."""

@@ -1,0 +1,113 @@
+"""Publish into folders of a remote store so that it can be undone at any moment, by another machine too."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+from airflow_aml_data.core.identity import RESERVED_FOLDER
+from airflow_aml_data.core.storage import retry
+from airflow_aml_data.core.storage.base import Progress, StoredFile
+from airflow_aml_data.core.storage.client import ObjectClient
+from airflow_aml_data.core.storage.fetch import SMALL_THREADS, read_exactly
+from airflow_aml_data.core.storage.retry import Requests
+from airflow_aml_data.errors import StorageError
+
+_MARK = "aml_step_run"
+_DELETE_FILES = 256
+_DELETE_THREADS = 4
+
+
+class Journal:
+    """What an output writes over and beside the files of others, while it is not committed.
+
+    It lies in the store, with a copy of each file that is replaced. Each published file carries a mark, so that undoing
+    leaves what others have put in its place since.
+    """
+
+    def __init__(self, client: ObjectClient, step_run_id: str, name: str) -> None:
+        self._client = client
+        self._path = f"{RESERVED_FOLDER}/staging/{step_run_id}/{name}"
+        self.mark: Mapping[str, str] = {_MARK: f"{step_run_id}/{name}"}
+
+    def begin(self, paths: Sequence[str], replaced: Sequence[StoredFile]) -> None:
+        """Write down what will be written, and keep what it replaces."""
+        content = json.dumps({"files": list(paths), "replaced": [each.path for each in replaced]})
+        copy(self._client, [(each, self._kept(each.path)) for each in replaced], self._client, lambda *_: None)
+        write(self._client, f"{self._path}.json", content.encode(), reads_back=True)
+
+    def undo(self) -> None:
+        """Remove what is still ours, put back what it replaced; nothing without a journal."""
+        retry.settle()
+        journal = self._read()
+        kept = {each.path: each for each in self._client.list_files(f"{self._path}.undo")}
+        requests = Requests(SMALL_THREADS, clearing=True)
+
+        def find_ours(path: str) -> str:
+            found = requests.retry(f"Looking at {path!r}", lambda: self._client.metadata(path))
+            return path if found and found.get(_MARK) == self.mark[_MARK] else ""
+
+        ours: list[str] = []
+        requests.each(find_ours, journal.get("files", []), lambda path: ours.append(path) if path else None)
+        back = [(kept[self._kept(path)], path) for path in ours if self._kept(path) in kept]
+        copy(self._client, back, self._client, lambda *_: None, clearing=True)
+        delete(self._client, set(ours) - {path for _, path in back})
+
+    def drop(self) -> None:
+        """Remove the journal and what it kept."""
+        kept = [each.path for each in self._client.list_files(f"{self._path}.undo")]
+        delete(self._client, [f"{self._path}.json"])  # first: without it, nothing is put back any more
+        delete(self._client, kept)
+
+    def _kept(self, path: str) -> str:
+        return f"{self._path}.undo/{path}"
+
+    def _read(self) -> dict[str, list[str]]:
+        path = f"{self._path}.json"
+        found = next(iter(self._client.list_files(path)), None)
+        if found is None or found.path != path:
+            return {}
+        content = Requests(clearing=True).one(
+            f"Reading {path!r}", lambda: read_exactly(self._client, found, 0, found.size_bytes)
+        )
+        journal: dict[str, list[str]] = json.loads(bytes(content))
+        return journal
+
+
+def write(client: ObjectClient, path: str, content: bytes, *, reads_back: bool) -> None:
+    """Create or replace a small file."""
+
+    def once() -> None:
+        stored = client.write(path, content, {})
+        if reads_back and content and bytes(read_exactly(client, stored, 0, len(content))) != content:
+            raise StorageError(f"{path!r} did not arrive in {client.describe()} as it was sent.")
+
+    Requests().one(f"Writing {path!r} to {client.describe()}", once)
+
+
+def delete(client: ObjectClient, paths: Iterable[str]) -> None:
+    """Remove files, those in the deepest folders first."""
+    ordered = sorted(paths, key=lambda each: (-each.count("/"), each))
+    requests = Requests(_DELETE_THREADS, clearing=True)
+    requests.each(
+        lambda batch: requests.retry(f"Deleting in {client.describe()}", lambda: client.delete(batch)),
+        [ordered[start : start + _DELETE_FILES] for start in range(0, len(ordered), _DELETE_FILES)],
+    )
+
+
+def copy(
+    client: ObjectClient,
+    files: Sequence[tuple[StoredFile, str]],
+    source: ObjectClient,
+    progress: Progress,
+    *,
+    clearing: bool = False,
+) -> None:
+    """Copy files on the server."""
+    requests = Requests(SMALL_THREADS, clearing=clearing)
+
+    def once(pair: tuple[StoredFile, str]) -> StoredFile:
+        file, path = pair
+        return requests.retry(f"Copying to {path!r} in {client.describe()}", lambda: client.copy(file, path, source))
+
+    requests.each(once, list(files), lambda file: progress(1, file.size_bytes))
