@@ -18,6 +18,7 @@ from airflow_aml_data.core.identity import StepRun
 from airflow_aml_data.core.plan import DeclaredData, StepDeclaration, declared_data, workspace_of
 from airflow_aml_data.core.records import RUN_DETAILS
 from airflow_aml_data.core.sampling import is_template
+from airflow_aml_data.core.storage import retry
 from airflow_aml_data.core.workspace import Workspace
 from airflow_aml_data.errors import InvalidDeclaration, UserError
 from airflow_aml_data.operators.environments import RunConfiguration
@@ -131,6 +132,7 @@ class StepOperator(BaseOperator):
     def execute(self, context: Context) -> dict[str, Any] | None:
         from airflow_aml_data.core.step import run_step  # brings the catalog, which no DAG processor needs
 
+        retry.begin()
         ti = context["ti"]
         run = StepRun(
             dag_id=ti.dag_id,
@@ -159,7 +161,8 @@ class StepOperator(BaseOperator):
         return dict(result.metrics) or None
 
     def on_kill(self) -> None:
-        """End the script and every process it started."""
+        """End the script and every process it started, and all transfers."""
+        retry.cancel()
         self._compute.stop()
 
     def render_template(

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import obstore
-from obstore.exceptions import BaseError
+from obstore.exceptions import BaseError, PreconditionError, UnauthenticatedError
 from obstore.store import AzureStore
 
 from airflow_aml_data.core.storage import retry
-from airflow_aml_data.core.storage.azure.account import ACCOUNT_OPTIONS, azure_account
+from airflow_aml_data.core.storage.azure.account import ACCOUNT_OPTIONS, azure_account, obstore_options
 from airflow_aml_data.core.storage.azure.listing import list_page, list_pages
 from airflow_aml_data.core.storage.azure.rest import CONNECT_SECONDS, REQUEST_SECONDS, Action, Container
+from airflow_aml_data.core.storage.azure.tokens import ObstoreTokens
 from airflow_aml_data.core.storage.base import DatastoreConfig, StoredFile, check_options
 from airflow_aml_data.core.storage.client import ObjectClient
 from airflow_aml_data.core.storage.remote import RemoteStorage
@@ -202,11 +203,20 @@ class BlobClient:
 
     def _failure(self, action: Action, path: str, error: Exception) -> AmlDataError:
         text = str(error).partition("\n\nDebug source:")[0]
+        if isinstance(error, PreconditionError) and action == "read" and self.metadata(path) is None:
+            return self._container.failure(action, path, 404, "")
         if status := _STATUS.search(text):
             return self._container.failure(action, path, int(status[1]), text)
+        if isinstance(error, UnauthenticatedError) and (reason := self._no_token()):
+            return reason
         if isinstance(error, FileNotFoundError):
             return self._container.failure(action, path, 404, text)
         return self._container.out_of_reach(text.rpartition(" - ")[2])
+
+    def _no_token(self) -> AmlDataError | None:
+        """Why obstore got no token, if that is so."""
+        providers = [store.credential_provider for store in (self._single, self._blocks)]
+        return next((each.error for each in providers if isinstance(each, ObstoreTokens) and each.error), None)
 
 
 def _is_addressable(path: str) -> bool:
@@ -214,21 +224,12 @@ def _is_addressable(path: str) -> bool:
 
 
 def _store(container: Container, retries: int) -> AzureStore:
-    account = container.account
-    options = {"container_name": container.name, "account_name": account.name, "endpoint": account.url}
-    if account.account_key:
-        options["account_key"] = account.account_key
-    elif account.sas_token:
-        options["sas_key"] = account.sas_token
-    return AzureStore(
-        client_options={
-            "allow_http": account.url.startswith("http://"),
-            "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
-            "timeout": timedelta(seconds=REQUEST_SECONDS),
-        },
-        retry_config={"max_retries": retries},
-        **options,  # type: ignore[arg-type]
-    )
+    options = obstore_options(container.account, container.name)
+    options["client_options"] |= {
+        "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+        "timeout": timedelta(seconds=REQUEST_SECONDS),
+    }
+    return AzureStore(retry_config={"max_retries": retries}, **options)
 
 
 def _blocks(local: Path, size_bytes: int, check: Callable[[], None]) -> Iterator[bytes]:
