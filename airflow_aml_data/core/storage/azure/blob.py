@@ -215,7 +215,7 @@ class BlobClient:
 
     def _no_token(self) -> AmlDataError | None:
         """Why obstore got no token, if that is so."""
-        providers = [store.credential_provider for store in (self._single, self._blocks)]
+        providers: list[object] = [store.credential_provider for store in (self._single, self._blocks)]
         return next((each.error for each in providers if isinstance(each, ObstoreTokens) and each.error), None)
 
 
