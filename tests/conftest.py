@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from airflow_aml_data import Datastore, Workspace
 from airflow_aml_data.core.catalog import Catalog
+from tests.azure_files import AzureFiles, running_azure_files
 from tests.azurite import Azurite, running_azurite
 from tests.azurite.cloud import Cloud, running_cloud
 from tests.core.steps import Steps
@@ -78,6 +79,13 @@ def azurite() -> Iterator[Azurite]:
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """Azure under its real host names, over https and with tokens; a test that is in it sets ``cloud.environment``."""
     with running_cloud(tmp_path_factory.mktemp("cloud")) as running:
+        yield running
+
+
+@pytest.fixture
+def azure_files() -> Iterator[AzureFiles]:
+    """Azure Files on this machine, with accounts ``first`` and ``second`` and no share yet."""
+    with running_azure_files() as running:
         yield running
 
 

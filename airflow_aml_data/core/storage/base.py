@@ -180,6 +180,9 @@ KINDS: dict[str, Kind] = {
     "local": Kind("airflow_aml_data.core.storage.local:open_local"),
     "azure_blob": Kind("airflow_aml_data.core.storage.azure.blob:open_blob", "obstore", "azure"),
     "azure_data_lake_gen2": Kind("airflow_aml_data.core.storage.azure.blob:open_data_lake", "obstore", "azure"),
+    "azure_file": Kind(
+        "airflow_aml_data.core.storage.azure.fileshare:open_fileshare", "azure.storage.fileshare", "azure"
+    ),
 }
 """The kinds of datastore on offer."""
 
