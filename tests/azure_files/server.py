@@ -41,7 +41,7 @@ class Handler(BaseHTTPRequestHandler):
         self.query = dict(parse_qsl(parts.query, keep_blank_values=True))
         _, self.account, self.share, *rest = [unquote(each) for each in parts.path.split("/")]
         self.place = "/".join(rest)
-        double.requests.append(f"{self.command} {parts.path} {self.query.get('comp', '')}".strip())
+        double.requests.append(f"{self.command} {unquote(parts.path)} {self.query.get('comp', '')}".strip())
         secure = double.url.startswith("https:")
         try:
             signatures.check(self.command, self.path, self.said, double.keys, double.tokens, secure=secure)
@@ -154,7 +154,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _copy(self) -> None:
         account, share, path = self._source("x-ms-copy-source")
-        if account != self.account:
+        if account != self.account or self.shares.refuse_copies:
             raise Failure(404, "CannotVerifyCopySource")
         source = self.shares.find(account, share, path)
         entry = self.shares.copy(self.account, self.share, self.place, source, self._metadata())

@@ -50,6 +50,7 @@ class Shares:
         self.lock = threading.RLock()
         self.failures: list[tuple[str, str, Failure]] = []
         self.slow_copies = 0
+        self.refuse_copies = False
 
     def create_share(self, account: str, share: str) -> None:
         if (account, share) in self._shares:

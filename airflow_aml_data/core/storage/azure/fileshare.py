@@ -52,6 +52,7 @@ class FileShareClient:
 
     A file is written under a name in the reserved folder and renamed when it is whole: Azure Files shows a file from its
     creation on, full of zeros. Folders are made when a file needs them, and removed when their last file is deleted.
+    A listing of everything leaves the reserved folder out, which may hold a folder for each output ever made.
     """
 
     def __init__(self, share: Share) -> None:
@@ -143,7 +144,8 @@ class FileShareClient:
         origin = source._file(file.path)
         try:
             with self._placing(path) as partial:
-                self._copy(partial, path, origin.url)
+                with source._share.asked("copy", file.path):
+                    self._copy(partial, path, origin.url)
                 with source._share.asked("read", file.path):
                     self._check_same(file, origin.get_file_properties())  # still the version that was asked for
                 return self._place(partial, path, file.size_bytes, file.checksum)
@@ -181,7 +183,7 @@ class FileShareClient:
                     return [], []
                 raise
         below = f"{folder}/" if folder else ""
-        more = [(below + each.name, "") for each in page if each.is_directory]
+        more = [(below + each.name, "") for each in page if each.is_directory and below + each.name != RESERVED_FOLDER]
         if pages.continuation_token:
             more.append((folder, pages.continuation_token))
         return [_stored(below + each.name, each) for each in page if not each.is_directory], more
@@ -231,19 +233,17 @@ class FileShareClient:
         return StoredFile(path, size_bytes, headers["ETag"].strip('"'), checksum=checksum)
 
     def _copy(self, client: ShareFileClient, path: str, url: str) -> None:
-        with self._share.asked("copy", path):
-            try:
-                status = str(client.start_copy_from_url(url)["copy_status"])
-            except HttpResponseError as error:
-                if error.status_code in (401, 403) or error_code(error) == "CannotVerifyCopySource":
-                    raise _CannotCopy from None
-                raise
+        try:
+            status = str(client.start_copy_from_url(url)["copy_status"])
+        except HttpResponseError as error:
+            if error.status_code in (401, 403) or error_code(error) == "CannotVerifyCopySource":
+                raise _CannotCopy from None
+            raise
         check = retry.check()
         while status == "pending":
             check()
             sleep(_COPY_POLL_SECONDS)
-            with self._share.asked("copy", path):
-                status = str(client.get_file_properties().copy.status)
+            status = str(client.get_file_properties().copy.status)
         if status != "success":
             raise StorageError(f"The copy to {path!r} in {self.describe()} ended as {status!r}.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,9 @@ from requests.adapters import HTTPAdapter
 
 from airflow_aml_data.core.storage.azure.account import AzureAccount
 from airflow_aml_data.errors import AmlDataError, DataChanged, FilesNotFound, InvalidPath, StorageError, StorageRefused
+
+_sdk_log = logging.getLogger(f"{__name__}.requests")
+_sdk_log.setLevel(logging.WARNING)  # twenty lines for each request otherwise
 
 Action = Literal["list", "read", "write", "delete", "copy"]
 
@@ -85,6 +89,7 @@ class Share:
                 session=session, connection_timeout=_CONNECT_SECONDS, read_timeout=_SILENT_SECONDS
             ),
             retry_total=0,
+            logger=_sdk_log,
         )
 
     @contextmanager
