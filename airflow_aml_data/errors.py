@@ -12,6 +12,7 @@
     - DatastoreNotFound, DatasetNotFound, DatasetIdNotFound, DatasetExists
     - StorageRefused          a store says no: credentials, a permission, or a container, share or account that is missing
     - UnsupportedDatastore    a kind of datastore that is not offered
+    - MountNotPossible        this machine cannot mount, and the workspace does not want another way
     - MissingExtra            an optional package is not installed (also ImportError)
     - FilesNotFound           a path or glob of a dataset matches nothing
     - FilesExist              a download or upload would overwrite files
@@ -148,6 +149,10 @@ class StorageRefused(UserError, PermissionError):
 
 class UnsupportedDatastore(UserError):
     """A kind of datastore that is not offered."""
+
+
+class MountNotPossible(UserError):
+    """This machine does not let a step mount files of a remote store, and ``mount_fallback`` is ``"fail"``."""
 
 
 class MissingExtra(UserError, ImportError):

@@ -54,6 +54,14 @@ def get_provider_info() -> dict[str, Any]:
                         "description": "SQLAlchemy URL of the catalog's database, instead of a catalog connection.",
                         "schema": {"type": ["string", "null"], "format": "password"},
                     },
+                    "mount_fallback": {
+                        "label": "Where a machine cannot mount",
+                        "description": (
+                            "download (also when empty): inputs in mount mode are downloaded, with a warning, and outputs stored when "
+                            "the script ends. fail: the step fails."
+                        ),
+                        "schema": {"type": ["string", "null"], "enum": ["download", "fail", None]},
+                    },
                     "subscription_id": {
                         "label": "Subscription ID",
                         "description": "Azure subscription of the Azure ML workspace, where there is one.",

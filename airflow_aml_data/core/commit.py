@@ -18,6 +18,7 @@ from airflow_aml_data.core.manifest import LocalFile, Manifest, ManifestEntry, m
 from airflow_aml_data.core.outputs import OutputReference
 from airflow_aml_data.core.plan import PlannedOutput, StepPlan
 from airflow_aml_data.core.registration import content_digest
+from airflow_aml_data.core.storage.base import StoredFile
 from airflow_aml_data.core.storage.files import files_below
 from airflow_aml_data.core.transfer import Meter
 from airflow_aml_data.errors import OutputUnusable, StorageError
@@ -38,11 +39,13 @@ def discard(workspace: ConnectedWorkspace, abandoned: Output) -> None:
         )
 
 
-def store_mounted(workspace: ConnectedWorkspace, plan: StepPlan, output_paths: Mapping[str, Path]) -> None:
-    """Store what the script, failed or not, left of outputs in mount mode on stores that are not on this machine."""
+def store_mounted(
+    workspace: ConnectedWorkspace, plan: StepPlan, names: Sequence[str], output_paths: Mapping[str, Path]
+) -> None:
+    """Store what the script, failed or not, left of those outputs in mount mode that could not be mounted."""
     for each in plan.outputs:
-        storage = workspace.storage(each.datastore)
-        if each.mode == "mount" and storage.is_remote:
+        if each.name in names:
+            storage = workspace.storage(each.datastore)
             local = output_paths[each.name]
             files = [file for file in files_below(local) if not file.is_symlink() and file.is_file()]
             meter = Meter(f"Output {each.name!r} (mount)", len(files))
@@ -55,13 +58,13 @@ def commit_step(
     workspace: ConnectedWorkspace,
     plan: StepPlan,
     output_paths: Mapping[str, Path],
-    existing: Mapping[str, Mapping[str, str]],
+    existing: Mapping[str, Mapping[str, StoredFile]],
     scratch: Path,
 ) -> list[OutputReference]:
     """Publish all outputs of a step; when it raises, the caller abandons them in the catalog and discards their bytes.
 
     :param output_paths: Output name to the local path the script wrote to.
-    :param existing: Output name to path and etag of the files that were at its destination before (mount mode).
+    :param existing: Output name to the files that were at its destination before, by path (mount mode).
     :param scratch: The step run's private folder on this machine.
     :returns: One reference for each output, in the plan's order.
     :raises OutputUnusable: when an output holds nothing, or something that cannot be stored.
@@ -99,7 +102,7 @@ def _publish(
     planned: PlannedOutput,
     local: Path,
     found: Sequence[LocalFile],
-    existing: Mapping[str, Mapping[str, str]],
+    existing: Mapping[str, Mapping[str, StoredFile]],
     scratch: Path,
 ) -> Manifest:
     storage = workspace.storage(planned.datastore)
@@ -121,19 +124,31 @@ def _publish(
         )
         etags = [each.etag for each in stored]
     else:
-        listed = {each.path: each.etag for each in storage.list_files(planned.path)}
-        etags = [listed[_stored_at(planned, each.path)] for each in found]
+        listed = {each.path: each for each in storage.list_files(planned.path)}
+        etags = [_stored(planned, each, listed).etag for each in found]
         meter(len(found), sum(each.size_bytes for each in found))
     meter.done()
     before = existing.get(planned.name, {})
     entries = [
         ManifestEntry(each.path, each.size_bytes, each.checksum, etag)
         for each, etag in zip(found, etags, strict=True)
-        if not before or before.get(_stored_at(planned, each.path)) != etag  # written by this step run
+        if (was := before.get(_stored_at(planned, each.path))) is None or was.etag != etag  # written by this step run
     ]
     if not entries:
         raise _nothing_written(planned, local)
     return Manifest.of(entries)
+
+
+def _stored(planned: PlannedOutput, file: LocalFile, listed: Mapping[str, StoredFile]) -> StoredFile:
+    """What the store has of a file that was written in mount mode."""
+    stored = listed.get(_stored_at(planned, file.path))
+    if stored is None or stored.size_bytes != file.size_bytes:
+        raise StorageError(
+            f"Output {planned.name!r}: {file.path or planned.path!r} has {file.size_bytes} bytes, and datastore "
+            f"{planned.datastore!r} has {'no such file' if stored is None else f'{stored.size_bytes} bytes of it'}. "
+            "Something else may write there."
+        )
+    return stored
 
 
 def _stored_at(planned: PlannedOutput, path: str) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _IDENTITY = ("subscription_id", "resource_group", "workspace_name")
+_MOUNT_FALLBACKS = ("download", "fail")
 _CONFIG_FOLDERS = (".azureml", "aml_config", ".")
 _EMBEDDED_DATASTORE = "workspaceblobstore"
 
@@ -34,6 +35,8 @@ class WorkspaceConfig:
 
     :param datastores: Datastore name to its kind and options.
     :param catalog_connection_string: SQLAlchemy URL of the catalog; holds a password, so never in a repr.
+    :param mount_fallback: What becomes of inputs and outputs in mount mode where a machine cannot mount stores that are not on
+        it: ``"download"``, with a warning, or ``"fail"``.
     :param connections: Airflow connections of the datastores, for scripts, which cannot read them; empty on the worker.
     """
 
@@ -41,6 +44,7 @@ class WorkspaceConfig:
     datastores: Mapping[str, DatastoreConfig]
     default_datastore: str
     catalog_connection_string: str = field(repr=False)
+    mount_fallback: str = "download"
     connections: Mapping[str, ConnectionFields] = field(default_factory=dict, repr=False)
     subscription_id: str = ""
     resource_group: str = ""
@@ -60,7 +64,7 @@ class WorkspaceConfig:
         :param read: Airflow connections that have been read already.
         :raises InvalidConfiguration: naming the unknown key, or the type found and the type wanted.
         """
-        allowed = ("datastores", "default_datastore", "catalog_connection_string", *_IDENTITY)
+        allowed = ("datastores", "default_datastore", "catalog_connection_string", "mount_fallback", *_IDENTITY)
         for key, value in config.items():
             if key not in allowed:
                 raise InvalidConfiguration(
@@ -83,6 +87,11 @@ class WorkspaceConfig:
                 f"datastores: {', '.join(stores)}."
             )
         texts["catalog_connection_string"] = texts["catalog_connection_string"] or f"sqlite:///{home / 'catalog.db'}"
+        texts["mount_fallback"] = texts["mount_fallback"] or _MOUNT_FALLBACKS[0]
+        if texts["mount_fallback"] not in _MOUNT_FALLBACKS:
+            raise InvalidConfiguration(
+                f"Connection {name!r}: 'mount_fallback' is {texts['mount_fallback']!r}. Allowed: {', '.join(_MOUNT_FALLBACKS)}."
+            )
         return cls(name=name, datastores=stores, connections=read, **texts)
 
     def to_mapping(self) -> dict[str, Any]:
@@ -91,6 +100,7 @@ class WorkspaceConfig:
             "datastores": {each.name: {"kind": each.kind, **each.options} for each in self.datastores.values()},
             "default_datastore": self.default_datastore,
             "catalog_connection_string": self.catalog_connection_string,
+            "mount_fallback": self.mount_fallback,
             **{key: getattr(self, key) for key in _IDENTITY},
         }
 
@@ -129,8 +139,20 @@ class ConnectedWorkspace:
     def storage(self, name: str | None) -> Storage:
         known = self.datastore_name(name)
         if known not in self._storages:
-            self._storages[known] = open_storage(self._with_connection(self.config.datastores[known]))
+            self._storages[known] = open_storage(self.datastore_config(known))
         return self._storages[known]
+
+    def datastore_config(self, name: str) -> DatastoreConfig:
+        """What opens a datastore, in another process too; holds credentials."""
+        config = self.config.datastores[name]
+        conn_id = config.options.get("conn_id")
+        if conn_id is None:
+            return config
+        if not isinstance(conn_id, str):
+            raise InvalidConfiguration(
+                f"Datastore {config.name!r}: 'conn_id' must be text, found {type(conn_id).__name__}."
+            )
+        return replace(config, connection=self._connection(conn_id))
 
     def to_mapping(self) -> dict[str, Any]:
         """The configuration for a script, with what the Airflow connections of its datastores hold; for private files only.
@@ -146,16 +168,6 @@ class ConnectedWorkspace:
             except InvalidConfiguration as error:
                 log.warning("The step's script gets no access to a datastore: %s", error)
         return self.config.to_mapping() | {"connections": read}
-
-    def _with_connection(self, config: DatastoreConfig) -> DatastoreConfig:
-        conn_id = config.options.get("conn_id")
-        if conn_id is None:
-            return config
-        if not isinstance(conn_id, str):
-            raise InvalidConfiguration(
-                f"Datastore {config.name!r}: 'conn_id' must be text, found {type(conn_id).__name__}."
-            )
-        return replace(config, connection=self._connection(conn_id))
 
     def _connection(self, conn_id: str) -> ConnectionFields:
         return self.config.connections.get(conn_id) or connections.reader(conn_id)

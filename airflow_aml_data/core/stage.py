@@ -8,21 +8,23 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from airflow_aml_data.core.compute.local import Command, can_make_read_only, script_environment
+from airflow_aml_data.core.compute.local import Command, Mount, can_make_read_only, can_mount, script_environment
 from airflow_aml_data.core.connect import ConnectedWorkspace
 from airflow_aml_data.core.files import find_together
+from airflow_aml_data.core.fuse.mounting import mount_at
+from airflow_aml_data.core.fuse.specification import OutputPlace, Specification
 from airflow_aml_data.core.listing import DatasetFiles
 from airflow_aml_data.core.plan import PlannedInput, PlannedOutput, Slot, StepPlan, is_reserved_variable
 from airflow_aml_data.core.protocol import RUN_FILE_VARIABLE, RunFile, RunInput
 from airflow_aml_data.core.run_files import folder_state
 from airflow_aml_data.core.scratch import show_at
-from airflow_aml_data.core.storage.base import FileSource
+from airflow_aml_data.core.storage.base import FileSource, Placement, StoredFile
 from airflow_aml_data.core.transfer import Meter, readable_bytes, refuse_collisions
-from airflow_aml_data.errors import FilesExist, InvalidDeclaration
+from airflow_aml_data.errors import FilesExist, InvalidDeclaration, MountNotPossible
 
 log = logging.getLogger(__name__)
 
@@ -37,18 +39,23 @@ _NEVER_COPIED = {".git", "__pycache__", ".venv", ".ipynb_checkpoints"}
 class StagedStep:
     """A step ready to run.
 
-    :param output_paths: Output name to the local path the script writes to.
+    :param output_paths: Output name to the local path where the files are.
+    :param stored_at_end: Outputs in mount mode whose files nobody stores while the script runs.
     :param run_file: What the script is told, and where it puts what it reports and uploads.
     """
 
     command: Command
     output_paths: Mapping[str, Path]
+    stored_at_end: Sequence[str]
     run_file: RunFile
 
 
-def stage_step(workspace: ConnectedWorkspace, plan: StepPlan, scratch: Path) -> StagedStep:
+def stage_step(
+    workspace: ConnectedWorkspace, plan: StepPlan, scratch: Path, existing: Mapping[str, Mapping[str, StoredFile]]
+) -> StagedStep:
     """Copy the sources, bring the inputs, make room for the outputs, and write down the command.
 
+    :param existing: Output name to the files that are at its destination already, by path (mount mode).
     :raises UserError: for inputs that are missing or changed, sources over v1's limits, or a path that is taken.
     """
     work = scratch / "work"
@@ -56,9 +63,10 @@ def stage_step(workspace: ConnectedWorkspace, plan: StepPlan, scratch: Path) -> 
         _snapshot(plan.source_directory, work)
     else:
         work.mkdir()
-    read_only: list[Path] = []
-    inputs = _stage_inputs(workspace, plan.inputs, scratch, read_only)
-    outputs = {each.name: _output_folder(workspace, plan, each, scratch) for each in plan.outputs}
+    shown = _Shown(scratch)
+    inputs = _stage_inputs(workspace, plan.inputs, shown)
+    places = {each.name: _output_folder(workspace, plan, each, shown, existing) for each in plan.outputs}
+    outputs = {name: shown.mount_point / name if name in shown.outputs else path for name, path in places.items()}
     values = {name: each.path or each.dataset["id"] for name, each in inputs.items()}
     values |= {name: str(path) for name, path in outputs.items()}
     command = _command_line(plan, values)
@@ -89,10 +97,47 @@ def stage_step(workspace: ConnectedWorkspace, plan: StepPlan, scratch: Path) -> 
         arguments=command,
         folder=work,
         environment=_environment(plan, run_file, scratch),
-        read_only=read_only,
-        writable=[_writable(each, read_only) for each in outputs.values()],
+        read_only=shown.read_only,
+        writable=[_writable(path, shown.read_only) for name, path in outputs.items() if name not in shown.outputs],
+        mount=shown.mount(workspace),
     )
-    return StagedStep(command=staged, output_paths=outputs, run_file=run_file)
+    return StagedStep(command=staged, output_paths=places, stored_at_end=shown.stored_at_end, run_file=run_file)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """How the script gets to see what it reads and writes.
+
+    :param read_only: Folders it may not change.
+    :param inputs: Inputs that are mounted, by name: datastores with files.
+    :param outputs: Outputs that are mounted.
+    :param stored_at_end: Outputs in mount mode that are not, and are not on this machine either.
+    """
+
+    scratch: Path
+    read_only: list[Path] = field(default_factory=list)
+    inputs: dict[str, list[tuple[str, Sequence[Placement]]]] = field(default_factory=dict)
+    outputs: dict[str, OutputPlace] = field(default_factory=dict)
+    stored_at_end: list[str] = field(default_factory=list)
+
+    @property
+    def mount_point(self) -> Path:
+        return self.scratch / "mount"
+
+    def mount(self, workspace: ConnectedWorkspace) -> Mount | None:
+        if not self.inputs and not self.outputs:
+            return None
+        stores = {name for groups in self.inputs.values() for name, _ in groups}
+        stores |= {each.datastore for each in self.outputs.values()}
+        self.mount_point.mkdir()
+        return mount_at(
+            self.mount_point,
+            Specification(
+                datastores={each: workspace.datastore_config(each) for each in stores},
+                inputs=self.inputs,
+                outputs=self.outputs,
+            ),
+        )
 
 
 def _command_line(plan: StepPlan, values: Mapping[str, str]) -> list[str]:
@@ -126,20 +171,15 @@ def _snapshot(source: Path, work: Path) -> None:
         ) from error
 
 
-def _stage_inputs(
-    workspace: ConnectedWorkspace, planned: Sequence[PlannedInput], scratch: Path, read_only: list[Path]
-) -> dict[str, RunInput]:
-    """Bring the inputs that are files; all are found before the first is brought.
-
-    :param read_only: Gets what the script may not change for them.
-    """
+def _stage_inputs(workspace: ConnectedWorkspace, planned: Sequence[PlannedInput], shown: _Shown) -> dict[str, RunInput]:
+    """Bring the inputs that are files; all are found before the first is brought."""
     brought = [each for each in planned if each.mode != "direct"]
-    with tempfile.TemporaryDirectory(prefix="made_", dir=scratch) as made:
+    with tempfile.TemporaryDirectory(prefix="made_", dir=shown.scratch) as made:
         found = find_together(workspace, [each.definition for each in brought], Path(made))
         for each in found:
             refuse_collisions(each)
         paths = {
-            each.name: _bring_input(each, files, scratch, read_only) for each, files in zip(brought, found, strict=True)
+            each.name: _bring_input(workspace, each, files, shown) for each, files in zip(brought, found, strict=True)
         }
     return {
         each.name: RunInput(
@@ -151,26 +191,63 @@ def _stage_inputs(
     }
 
 
-def _bring_input(planned: PlannedInput, files: DatasetFiles, scratch: Path, read_only: list[Path]) -> str:
+def _bring_input(workspace: ConnectedWorkspace, planned: PlannedInput, files: DatasetFiles, shown: _Shown) -> str:
     """Bring one input, and return where the script finds it."""
-    folder, shown = _places(planned, scratch)
-    _make_room(planned.name, shown)
+    if planned.mode == "mount" and _is_remote(files):
+        if can_mount(shown.scratch.parent):
+            return _mount_input(planned, files, shown)
+        _refuse_without_mount(workspace, f"Input {planned.name!r}")
+    folder, place = _places(planned, shown.scratch)
+    _make_room(planned.name, place)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    mounted = planned.mode == "mount" and can_make_read_only(scratch.parent)
-    if planned.mode == "mount" and not mounted:
+    linked = planned.mode == "mount" and not _is_remote(files) and can_make_read_only(shown.scratch.parent)
+    if planned.mode == "mount" and not linked:
         log.warning(
             "Input %r is copied (%s): this machine does not let a step mount it read-only, and the script must not "
             "be able to change stored files.",
             planned.name,
             readable_bytes(files.size_bytes),
         )
-    _bring(planned, files, folder, mounted)
-    if shown != folder:
-        show_at(planned.name, folder, shown, scratch)
-    path = shown / files.placements[0].target if files.single_file else shown
-    if mounted:
-        read_only += [path, *_linked_folders(folder, files)]
+    _bring(planned, files, folder, linked)
+    if place != folder:
+        show_at(planned.name, folder, place, shown.scratch)
+    path = place / files.placements[0].target if files.single_file else place
+    if linked:
+        shown.read_only.extend([path, *_linked_folders(folder, files)])
     return str(path)
+
+
+def _is_remote(files: DatasetFiles) -> bool:
+    """Whether files can be fetched when they are read, and some of them have to be fetched at all."""
+    sources = [files.whole_folder[0]] if files.whole_folder else [source for source, _ in files.groups]
+    return any(each.is_remote for each in sources) and all(hasattr(each, "read_range") for each in sources)
+
+
+def _mount_input(planned: PlannedInput, files: DatasetFiles, shown: _Shown) -> str:
+    """Show an input in the step's mount; nothing is moved before the script reads it."""
+    folder = shown.mount_point / planned.name
+    shown.inputs[planned.name] = [(source.name, group) for source, group in files.groups]
+    log.info(
+        "Input %r (mount): %s files, %s, fetched when they are read.",
+        planned.name,
+        f"{files.files:,}",
+        readable_bytes(files.size_bytes),
+    )
+    place = folder
+    if planned.path_on_compute:
+        _, place = _places(planned, shown.scratch)
+        _make_room(planned.name, place)
+        show_at(planned.name, folder, place, shown.scratch)
+    return str(place / files.placements[0].target if files.single_file else place)
+
+
+def _refuse_without_mount(workspace: ConnectedWorkspace, what: str) -> None:
+    if workspace.config.mount_fallback == "fail":
+        raise MountNotPossible(
+            f"{what} is in mount mode on a datastore that is not on this machine, and this machine does not let a step mount it: "
+            "that takes Linux, /dev/fuse and the right to make mounts. Give the worker these, use as_download() or as_upload(), "
+            f"or set 'mount_fallback' of connection {workspace.config.name!r} to 'download'."
+        )
 
 
 def _places(planned: PlannedInput, scratch: Path) -> tuple[Path, Path]:
@@ -218,20 +295,32 @@ def _linked_folders(folder: Path, files: DatasetFiles) -> list[Path]:
     return [Path(os.path.commonpath(each)) for each in stored.values() if each]
 
 
-def _output_folder(workspace: ConnectedWorkspace, plan: StepPlan, planned: PlannedOutput, scratch: Path) -> Path:
+def _output_folder(
+    workspace: ConnectedWorkspace,
+    plan: StepPlan,
+    planned: PlannedOutput,
+    shown: _Shown,
+    existing: Mapping[str, Mapping[str, StoredFile]],
+) -> Path:
+    """Where the files of an output are on this machine."""
     storage = workspace.storage(planned.datastore)
     if planned.config.source:
-        return scratch / "work" / planned.config.source
+        return shown.scratch / "work" / planned.config.source
     if planned.config.mode == "upload":
-        return storage.staging_folder(plan.run.id, planned.name, scratch)
-    return storage.output_folder(planned.path) or _stored_at_the_end(planned, scratch)
-
-
-def _stored_at_the_end(planned: PlannedOutput, scratch: Path) -> Path:
-    """A folder for an output in mount mode on a store that is not on this machine; see :func:`.store_mounted`."""
-    log.warning("Output %r is stored when the script ends, and not as each file is closed.", planned.name)
-    folder = scratch / "outputs" / planned.name
-    folder.mkdir(parents=True)
+        return storage.staging_folder(plan.run.id, planned.name, shown.scratch)
+    if local := storage.output_folder(planned.path):
+        return local
+    (folder := shown.scratch / "outputs" / planned.name).mkdir(parents=True)
+    if can_mount(shown.scratch.parent):
+        before = list(existing.get(planned.name, {}).values())
+        shown.outputs[planned.name] = OutputPlace(planned.datastore, planned.path, str(folder), before)
+    else:
+        _refuse_without_mount(workspace, f"Output {planned.name!r}")
+        log.warning(
+            "Output %r is stored when the script ends, and not as each file is closed: this machine does not let a step mount it.",
+            planned.name,
+        )
+        shown.stored_at_end.append(planned.name)
     return folder
 
 

@@ -24,6 +24,7 @@ from airflow_aml_data.core.records import PARENT, Kind, Record
 from airflow_aml_data.core.run_files import RUN_FILES, gather
 from airflow_aml_data.core.scratch import scratch_folder
 from airflow_aml_data.core.stage import StagedStep, stage_step
+from airflow_aml_data.core.storage.base import StoredFile
 from airflow_aml_data.core.storage.web import shown
 from airflow_aml_data.core.transfer import readable_bytes
 from airflow_aml_data.errors import AmlDataError, RunCanceled, StepFailed, StorageError
@@ -80,13 +81,13 @@ def run_step(
         log.info(line)
     with scratch_folder(plan.run.id, scratch_root) as scratch, _leases(workspace, plan):
         existing = {
-            each.name: {stored.path: stored.etag for stored in workspace.storage(each.datastore).list_files(each.path)}
+            each.name: {stored.path: stored for stored in workspace.storage(each.datastore).list_files(each.path)}
             for each in plan.outputs
             if each.mode == "mount" and not each.config.is_exclusive
         }
-        staged = stage_step(workspace, plan, scratch)
+        staged = stage_step(workspace, plan, scratch, existing)
         code = compute.run(staged.command, on_line)
-        store_mounted(workspace, plan, staged.output_paths)
+        store_mounted(workspace, plan, staged.stored_at_end, staged.output_paths)
         reported = records.read(Path(staged.run_file.records_file))
         _check_end(plan.title, code, reported)
         metrics = _metrics_for_xcom(reported, files := Path(staged.run_file.files_folder))
@@ -135,7 +136,7 @@ def _publish(
     workspace: ConnectedWorkspace,
     plan: StepPlan,
     staged: StagedStep,
-    existing: Mapping[str, Mapping[str, str]],
+    existing: Mapping[str, Mapping[str, StoredFile]],
     scratch: Path,
 ) -> list[OutputReference]:
     """Publish the outputs, and as one more the files of the run when there are any."""

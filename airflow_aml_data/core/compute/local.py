@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from airflow_aml_data.errors import InvalidDeclaration
+from airflow_aml_data.errors import InvalidDeclaration, StorageError
 
 _LAUNCHER = Path(__file__).with_name("launcher.py")
 _START = (sys.executable, "-I", "-S", str(_LAUNCHER))
@@ -21,6 +22,21 @@ _LONGEST_LINE = 64 * 1024
 """A longer line of output is logged in pieces, so that a script without line ends cannot fill the memory."""
 
 _AIRFLOW_SECRETS = ("AIRFLOW__", "AIRFLOW_CONN_", "AIRFLOW_VAR_", "_AIRFLOW_")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """A file system that a process serves to the command, and to nobody else.
+
+    :param point: An empty folder.
+    :param server: What serves it; the descriptor of a socket is added, see :mod:`.fuse.server`.
+    :param server_input: For its standard input; may hold credentials.
+    """
+
+    point: Path
+    server: Sequence[str] = field(repr=False)
+    server_input: bytes = field(repr=False)
+    is_read_only: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +52,7 @@ class Command:
     environment: Mapping[str, str] = field(repr=False)
     read_only: Sequence[Path] = field(default=())
     writable: Sequence[Path] = field(default=())
+    mount: Mount | None = None
 
 
 class LocalCompute:
@@ -55,15 +72,23 @@ class LocalCompute:
         process of the command is left, also none it started in the background.
 
         :returns: The exit code; negative: the number of the signal that ended it.
+        :raises StorageError: when its mount failed, or what it wrote there could not be stored.
         """
         lifeline_read, self._lifeline = os.pipe()
         status_read, status_write = os.pipe()
         output_read, output_write = os.pipe()
-        options = {
+        options: dict[str, object] = {
             "read_only": [str(each) for each in command.read_only],
             "writable": [str(each) for each in command.writable],
             "grace_seconds": self._grace_seconds,
+            "mount": None,
         }
+        server: _Server | None = None
+        passed = [lifeline_read, status_write]
+        if command.mount:
+            server = _Server(command.mount, output_write)
+            options["mount"] = [str(command.mount.point), command.mount.is_read_only, server.launchers_end]
+            passed.append(server.launchers_end)
         launcher = [*_START, str(lifeline_read), str(status_write), json.dumps(options)]
         try:
             process = subprocess.Popen(  # noqa: S603 - the command is the step's
@@ -73,7 +98,7 @@ class LocalCompute:
                 stdin=subprocess.DEVNULL,
                 stdout=output_write,
                 stderr=output_write,
-                pass_fds=(lifeline_read, status_write),
+                pass_fds=passed,
                 start_new_session=True,
             )
         except OSError as error:
@@ -87,7 +112,7 @@ class LocalCompute:
                 ) from error
             raise
         finally:
-            for end in (lifeline_read, status_write, output_write):
+            for end in (*passed, output_write):
                 os.close(end)
         try:
             for line in _lines(output_read):
@@ -98,6 +123,8 @@ class LocalCompute:
             os.close(output_read)
             with os.fdopen(status_read, "rb") as status:
                 code = status.read()
+        if server:
+            server.check()
         return int(code) if code else -9  # no status: the launcher itself was killed
 
     def stop(self) -> None:
@@ -107,10 +134,53 @@ class LocalCompute:
             os.close(lifeline)
 
 
+class _Server:
+    """The process that serves a mount. It ends when nobody holds the launcher's end of its socket any more.
+
+    :param output: Where it writes what the step's log should tell.
+    """
+
+    def __init__(self, mount: Mount, output: int) -> None:
+        theirs, its = socket.socketpair()
+        with its, os.fdopen(os.memfd_create("mount"), "wb") as told:
+            told.write(mount.server_input)
+            told.seek(0)
+            self._process = subprocess.Popen(  # noqa: S603 - our own
+                [*mount.server, str(its.fileno())],
+                env=script_environment(os.environ),
+                stdin=told,
+                stdout=output,
+                stderr=output,
+                pass_fds=[its.fileno()],
+                start_new_session=True,
+            )
+        self.launchers_end = theirs.detach()
+
+    def check(self) -> None:
+        """Wait for its end.
+
+        :raises StorageError: when that was none it should have had.
+        """
+        if self._process.wait() != 0:
+            raise StorageError(
+                "The step's mount failed, or what was written to it could not be stored; see the log above."
+            )
+
+
 @cache
 def can_make_read_only(folder: Path) -> bool:
     """Whether this machine lets a command see folders on the file system of ``folder`` read-only."""
-    done = subprocess.run([*_START, "check", str(folder)], capture_output=True, check=False)  # noqa: S603
+    return _check("read-only", folder)
+
+
+@cache
+def can_mount(folder: Path) -> bool:
+    """Whether this machine lets a command mount files below ``folder`` that a process serves: Linux, FUSE and the right to it."""
+    return _check("mount", folder)
+
+
+def _check(what: str, folder: Path) -> bool:
+    done = subprocess.run([*_START, "check", what, str(folder)], capture_output=True, check=False)  # noqa: S603
     return done.returncode == 0
 
 

@@ -1,0 +1,1 @@
+"""Files of datastores as a file system of a step: fetched when they are read, stored when they are closed."""
