@@ -319,7 +319,7 @@ class TestOutputs:
 
     @pytest.mark.slow
     def test_a_script_that_is_killed_leaves_exactly_the_files_it_closed(self, steps):
-        """G18, G23, also when a process it starts closes what it inherits, and when threads write."""
+        """G18, G23, whoever else closes descriptors of the others."""
         script = """
             import os, subprocess, sys, threading
             out = sys.argv[1]
@@ -336,6 +336,8 @@ class TestOutputs:
             subprocess.run(["true"], close_fds=False)
             if os.fork() == 0: os._exit(0)
             os.wait()
+            assert open(out + "/half").read() == "x" * 100_000
+            subprocess.run(["bash", "-c", "exec > $0/log; echo half; kill -9 $$", out])
             os.kill(os.getpid(), 9)
         """
         with pytest.raises(StepFailed, match="signal 9"):

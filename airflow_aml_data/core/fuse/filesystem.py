@@ -13,7 +13,9 @@ from pathlib import Path
 
 from airflow_aml_data.core.fuse import messages
 from airflow_aml_data.core.fuse.messages import Op, Parts, Request
-from airflow_aml_data.core.fuse.outputs import Output, is_killed, parent_of, process_of
+from airflow_aml_data.core.fuse.opened import UNKNOWN, Opened, plain_flags
+from airflow_aml_data.core.fuse.outputs import Output
+from airflow_aml_data.core.fuse.processes import is_killed, is_to_die, process_of, still_writes
 from airflow_aml_data.core.fuse.reading import ReadAhead, Reader
 from airflow_aml_data.core.fuse.specification import Specification
 from airflow_aml_data.core.fuse.tree import File, Folder, Link, Node, place
@@ -25,36 +27,6 @@ log = logging.getLogger(__name__)
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _NO_REPLACE = 1
 """Flag of RENAME2."""
-_UNKNOWN = 0
-"""The process that changed the pages of a mapped file."""
-
-
-class _Opened:
-    """An open file.
-
-    :param reader: Of a file that is only stored.
-    :param descriptor: Of the content on this machine.
-    """
-
-    __slots__ = ("descriptor", "file", "processes", "reader")
-
-    def __init__(self, file: File, reader: Reader | None, descriptor: int | None) -> None:
-        self.file, self.reader, self.descriptor = file, reader, descriptor
-        self.processes: dict[int, int] = {}
-        """Thread to process of those that wrote."""
-
-    def read(self, offset: int, size: int) -> Parts:
-        if self.reader and self.file.stored:
-            return self.reader.read(offset, size)
-        if self.descriptor is None and self.file.output:  # written since it was opened
-            self.descriptor = self.file.output.open(self.file, os.O_RDONLY)
-        return [os.pread(self.descriptor or -1, size, offset)]
-
-    def close(self) -> None:
-        if self.reader:
-            self.reader.close()
-        if self.descriptor is not None:
-            os.close(self.descriptor)
 
 
 class FileSystem:
@@ -66,10 +38,12 @@ class FileSystem:
     def __init__(self, specification: Specification, storages: Mapping[str, Storage]) -> None:
         self.root = Folder("", None)
         self.ahead = ReadAhead()
-        self._opened: dict[int, _Opened] = {}
+        self._opened: dict[int, Opened] = {}
         self._listings: dict[int, list[tuple[str, Node]]] = {}
         self._handles = count(1)
         self._told: set[str] = set()
+        self._waiting: dict[int, int] = {}
+        """Request to the thread that waits for the answer."""
         for name, groups in specification.inputs.items():
             folder = self.root.folder(name)
             for store, placements in groups:
@@ -121,6 +95,7 @@ class FileSystem:
         handler = self._handlers.get(request.operation)
         if handler is None:
             return messages.refusal(request, errno.ENOSYS)
+        self._waiting[request.id] = request.process
         try:
             return messages.reply(request, handler(request))
         except AmlDataError as error:
@@ -129,6 +104,16 @@ class FileSystem:
             return messages.refusal(request, code if code in _NO_SPACE else errno.EIO)
         except OSError as error:
             return messages.refusal(request, error.errno)
+        finally:
+            self._waiting.pop(request.id, None)
+
+    def interrupt(self, request: Request) -> Parts | None:
+        """A thread that waits has got a signal: one that is to die gets its answer now, and must not wait for a store."""
+        (waiting,) = request.fields("<Q")
+        thread = self._waiting.get(waiting)
+        if thread and is_to_die(thread):
+            return messages.refusal(request._replace(id=waiting), errno.EINTR)
+        return None
 
     def store_rest(self) -> None:
         """Store what the script, which has ended well, left unstored."""
@@ -170,7 +155,8 @@ class FileSystem:
             raise OSError(errno.ENOENT, "no such name") from None
 
     def _add(self, node: Node) -> Parts:
-        parent_of(node).children[node.name] = node
+        if node.parent:
+            node.parent.add(node)
         self._nodes[node.number] = node
         return [messages.entry(node.attributes)]
 
@@ -208,7 +194,7 @@ class FileSystem:
             output.remove(node)
         else:
             output.local(node).unlink(missing_ok=True)
-        del folder.children[name]
+        node.detach()
         return []
 
     def _rmdir(self, request: Request) -> Parts:
@@ -218,7 +204,7 @@ class FileSystem:
             raise OSError(errno.ENOTEMPTY, "not empty")
         if output.local(node).is_dir():
             output.local(node).rmdir()
-        del folder.children[name]
+        node.detach()
         return []
 
     def _rename(self, request: Request, names_at: int) -> Parts:
@@ -253,7 +239,9 @@ class FileSystem:
             (mode,) = struct.unpack_from("<I", request.body, 68)
             node.mode = stat.S_IFMT(node.mode) | mode & 0o7777
         if which & messages.SET_SIZE and isinstance(node, File):
-            self._truncate(node, size, self._opened[handle] if which & messages.SET_HANDLE else None, request)
+            self._truncate(
+                node, node.output, size, self._opened[handle] if which & messages.SET_HANDLE else None, request
+            )
         if which & messages.SET_MTIME:
             (seconds,), (nanoseconds,) = (
                 struct.unpack_from("<Q", request.body, 40),
@@ -262,15 +250,16 @@ class FileSystem:
             node.modified = seconds + nanoseconds / 1e9
         return [messages.attributes(node.attributes)]
 
-    def _truncate(self, file: File, size: int, opened: _Opened | None, request: Request) -> None:
-        output = self._output_for(parent_of(file), file.name)
+    def _truncate(self, file: File, output: Output, size: int, opened: Opened | None, request: Request) -> None:
         descriptor = output.open(file, os.O_RDWR if size else os.O_RDWR | os.O_TRUNC)
         try:
             os.ftruncate(descriptor, size)
         finally:
             os.close(descriptor)
-        self._change(file, process_of(request.process))
-        if opened is None:  # nobody is going to close it
+        if opened:
+            opened.change(request.process)
+        else:  # nobody is going to close it
+            file.changed = True
             output.store(file)
 
     def _access(self, request: Request) -> Parts:
@@ -295,13 +284,14 @@ class FileSystem:
         if changes and file.output is None:
             raise OSError(errno.EROFS, "an input")
         if file.output and (changes or file.stored is None):
-            descriptor = file.output.open(file, _plain(flags))
+            opened = Opened(file, None, file.output.open(file, plain_flags(flags)))
             if flags & os.O_TRUNC:
-                self._change(file, process_of(request.process))
-            return self._handle(_Opened(file, None, descriptor))
-        if file.stored is None:
+                opened.change(request.process)
+        elif file.stored:
+            opened = Opened(file, Reader(self.ahead, file.storage, file.stored, file.number), None)
+        else:
             raise OSError(errno.EIO, "no content")
-        return self._handle(_Opened(file, Reader(self.ahead, file.storage, file.stored, file.number), None))
+        return self._handle(opened)
 
     def _create(self, request: Request) -> Parts:
         flags, mode = request.fields("<II")
@@ -325,11 +315,11 @@ class FileSystem:
         output = self._output_for(folder, name)
         file = File(name, folder, output.storage, None, output, mode & 0o7777)
         output.local(file).parent.mkdir(parents=True, exist_ok=True)
-        descriptor = output.open(file, _plain(flags) | os.O_CREAT)
-        self._change(file, process_of(request.process))
-        return [*self._add(file), *self._handle(_Opened(file, None, descriptor))]
+        opened = Opened(file, None, output.open(file, plain_flags(flags) | os.O_CREAT))
+        opened.change(request.process)
+        return [*self._add(file), *self._handle(opened)]
 
-    def _handle(self, opened: _Opened) -> Parts:
+    def _handle(self, opened: Opened) -> Parts:
         handle = next(self._handles)
         self._opened[handle] = opened
         return [messages.opened(handle, is_read=opened.reader is not None)]
@@ -341,33 +331,26 @@ class FileSystem:
     def _write(self, request: Request) -> Parts:
         handle, offset, size, flags = request.fields("<QQII")
         opened = self._opened[handle]
-        done = os.pwrite(
-            opened.descriptor if opened.descriptor is not None else -1, request.body[40 : 40 + size], offset
-        )
-        if flags & messages.WRITE_CACHE:
-            self._change(opened.file, _UNKNOWN)
-        else:
-            thread = request.process
-            process = opened.processes.get(thread)
-            if process is None:
-                process = opened.processes[thread] = process_of(thread)
-            self._change(opened.file, process)
+        done = opened.write(offset, request.body[40 : 40 + size])
+        opened.change(UNKNOWN if flags & messages.WRITE_CACHE else request.process)
         return [messages.written(done)]
 
-    def _change(self, file: File, process: int) -> None:
-        file.writers.add(process)
-        file.changed = True
-
     def _flush(self, request: Request) -> Parts:
-        """A descriptor is closed: by the process that wrote, or by one that inherited it, or because a process was killed."""
-        file = self._opened[request.fields("<Q")[0]].file
-        if file.changed and file.output:
+        """A descriptor is closed. The file is stored, unless
+
+        * the process has not written to it: it has inherited the descriptor, and closes what it does not need,
+        * a signal has killed the process,
+        * the process has another descriptor to go on writing with.
+        """
+        opened = self._opened[request.fields("<Q")[0]]
+        file = opened.file
+        if file.changed and file.output and opened.writers:
             process = process_of(request.process)
-            if file.writers & {process, _UNKNOWN}:
+            if opened.writers & {process, UNKNOWN}:
                 if is_killed(process):
-                    file.writers.discard(process)
-                else:
-                    file.output.store(file)
+                    opened.writers.discard(process)
+                elif not still_writes(process, file.number):
+                    opened.store()
         return []
 
     def _release(self, request: Request) -> Parts:
@@ -385,8 +368,10 @@ class FileSystem:
     def _readdir(self, request: Request) -> Parts:
         handle, offset, size = request.fields("<QQI")
         parts: list[bytes] = []
-        for place_after, (name, node) in enumerate(self._listings[handle][offset:], offset + 1):
-            each = messages.listed(name, place_after, node.attributes)
+        listing = self._listings[handle]
+        for number in range(offset, len(listing)):
+            name, node = listing[number]
+            each = messages.listed(name, number + 1, node.attributes)
             size -= len(each)
             if size < 0:
                 break
@@ -399,9 +384,3 @@ class FileSystem:
 
     def _nothing(self, request: Request) -> Parts:
         return []
-
-
-def _plain(flags: int) -> int:
-    """How the content on this machine is opened: always so that it can be read too, as the kernel may have to."""
-    access = os.O_RDONLY if flags & os.O_ACCMODE == os.O_RDONLY else os.O_RDWR
-    return access | flags & os.O_TRUNC

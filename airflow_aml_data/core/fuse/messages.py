@@ -67,7 +67,7 @@ class Op(IntEnum):
     RENAME2 = 45
 
 
-UNANSWERED = frozenset({Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT})
+UNANSWERED = frozenset({Op.FORGET, Op.BATCH_FORGET})
 
 # Flags of INIT.
 _ASYNC_READ, _ATOMIC_O_TRUNC, _BIG_WRITES, _READDIRPLUS = 1 << 0, 1 << 3, 1 << 5, 1 << 13

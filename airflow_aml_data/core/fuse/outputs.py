@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from airflow_aml_data.core.fuse.tree import File, Folder, Link, Node
 from airflow_aml_data.core.storage.base import Placement, Storage
 from airflow_aml_data.core.storage.files import make_folder
-
-_SIGNAL = 0x7F
-_PF_EXITING = 0x4
-_FLAGS, _EXIT_CODE = 6, -1
-"""Of the fields of ``/proc/PID/stat`` after the name."""
 
 
 class Output:
@@ -62,15 +56,13 @@ class Output:
         with file.lock:
             if not file.changed or file.gone:
                 return
-            writers, file.writers, file.changed = file.writers, set(), False  # it may be changed meanwhile
-            done = False
+            file.changed = False  # it may be changed meanwhile
             try:
                 self.storage.upload([(self.local(file), self.stored_path(file))], overwrite=True, progress=_quiet)
-                file.in_store = done = True
-            finally:
-                if not done:
-                    file.changed = True
-                    file.writers |= writers
+            except BaseException:
+                file.changed = True
+                raise
+            file.in_store = True
 
     def remove(self, file: File) -> None:
         with file.lock:
@@ -98,9 +90,9 @@ class Output:
             if isinstance(replaced, File):
                 replaced.gone = True
                 self._remove_replaced(replaced, {path for _, path in moved})
-            parent_of(node).children.pop(node.name)
+            node.detach()
             node.name, node.parent = name, folder
-            folder.children[name] = node
+            folder.add(node)
             self.storage.delete_files(before.values())
             self._look_again(before, new_path)
 
@@ -114,7 +106,7 @@ class Output:
         if replaced.in_store and path not in written:
             self.storage.delete_files([path])
 
-    def _look_again(self, files: Iterator[File] | dict[File, str], below: str) -> None:
+    def _look_again(self, files: Mapping[File, str], below: str) -> None:
         """Files that are only stored have other etags now."""
         if any(each.stored for each in files):
             stored = {each.path: each for each in self.storage.list_files(below)}
@@ -131,34 +123,6 @@ class Output:
                 content = Path(os.path.realpath(self.local(each)))
                 if content.is_file() and content.is_relative_to(os.path.realpath(self._backing)):
                     self.storage.upload([(content, self.stored_path(each))], overwrite=True, progress=_quiet)
-
-
-def process_of(thread: int) -> int:
-    """The process a thread belongs to; 0 when it is gone, or the kernel's own."""
-    try:
-        with open(f"/proc/{thread}/status", encoding="utf-8", errors="replace") as file:  # noqa: PTH123 - for each writer
-            return next(int(line.split()[1]) for line in file if line.startswith("Tgid:"))
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-
-
-def is_killed(process: int) -> bool:
-    """Whether a process closes its files because a signal has ended it."""
-    try:
-        fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return bool(int(fields[_FLAGS]) & _PF_EXITING) and bool(int(fields[_EXIT_CODE]) & _SIGNAL)
-
-
-def parent_of(node: Node) -> Folder:
-    """The folder a node is in.
-
-    :raises OSError: for the root, which nobody may change.
-    """
-    if node.parent is None:
-        raise OSError(errno.EBUSY, "the root of the mount")
-    return node.parent
 
 
 def _with_all_below(node: Node) -> list[Node]:

@@ -15,7 +15,7 @@ import threading
 import traceback
 
 from airflow_aml_data.core.fuse.filesystem import FileSystem
-from airflow_aml_data.core.fuse.messages import BUFFER, UNANSWERED, Request
+from airflow_aml_data.core.fuse.messages import BUFFER, UNANSWERED, Op, Request
 from airflow_aml_data.core.fuse.specification import Specification
 from airflow_aml_data.core.fuse.tree import File
 from airflow_aml_data.core.storage.base import open_storage
@@ -75,9 +75,12 @@ def _serve(descriptor: int, files: FileSystem) -> None:
                 continue
             raise
         request = Request.parse(view[:size])
-        if request.operation not in UNANSWERED:
+        if request.operation in UNANSWERED:
+            continue
+        answer = files.interrupt(request) if request.operation == Op.INTERRUPT else files.answer(request)
+        if answer:
             try:
-                os.writev(descriptor, files.answer(request))
+                os.writev(descriptor, answer)
             except OSError as error:
                 if error.errno not in (errno.ENOENT, errno.ENODEV):  # nobody waits for the answer
                     raise

@@ -39,6 +39,12 @@ class Node:
         above = self.parent.path if self.parent else ""
         return f"{above}/{self.name}" if above else self.name
 
+    def detach(self) -> None:
+        """Take it out of its folder."""
+        if self.parent:
+            del self.parent.children[self.name]
+            self.parent.modified = time.time()
+
     @property
     def size_bytes(self) -> int:
         return 0
@@ -75,6 +81,11 @@ class Folder(Node):
             found = self.children[name] = Folder(name, self, self.output, permissions)
         return found
 
+    def add(self, node: Node) -> None:
+        """Put something into it, under its own name."""
+        self.children[node.name] = node
+        self.modified = time.time()
+
     def below(self) -> Iterator[Node]:
         """Everything in it, at any depth."""
         for each in [*self.children.values()]:
@@ -104,7 +115,7 @@ class File(Node):
     :param stored: What is read when somebody reads it; None: it is read from this machine.
     """
 
-    __slots__ = ("changed", "gone", "in_store", "lock", "storage", "stored", "writers")
+    __slots__ = ("changed", "gone", "in_store", "lock", "storage", "stored")
 
     def __init__(
         self,
@@ -123,8 +134,6 @@ class File(Node):
         """Whether the store has a file of this path, if only an older one."""
         self.changed = self.gone = False
         """Changed: since it was stored last. Gone: it has no name any more, and is stored no more."""
-        self.writers: set[int] = set()
-        """The processes that changed it since."""
         self.lock = threading.Lock()
         """Held while the stored file is written, moved or removed."""
 
