@@ -48,7 +48,7 @@ lint: $(READY) ## Check style, types and who imports whom
 	$(BIN)/lint-imports
 
 .PHONY: bench
-bench: $(READY) ## Compare ours with theirs, side by side; BENCH_ARGS="parse" to choose
+bench: $(READY) $(AZURITE) ## Compare ours with theirs, side by side; BENCH_ARGS="parse" to choose
 	$(BIN)/python -m dev.bench $(BENCH_ARGS)
 
 .PHONY: constraints
