@@ -11,6 +11,7 @@
     - WorkspaceNotFound       no connection, or no config.json, of that name
     - DatastoreNotFound, DatasetNotFound, DatasetIdNotFound, DatasetExists
     - StorageRefused          a store says no: credentials, a permission, or a container, share or account that is missing
+    - DatastoreInUse          a datastore that cannot be forgotten or moved: data that somebody may read lies on it
     - UnsupportedDatastore    a kind of datastore that is not offered
     - MountNotPossible        this machine cannot mount, and the workspace does not want another way
     - MissingExtra            an optional package is not installed (also ImportError)
@@ -94,7 +95,10 @@ class DatastoreNotFound(_NotFound):
     """A datastore name the workspace does not know."""
 
     what = "Datastore"
-    remedy = "Declare it under 'datastores' in the workspace's Airflow connection."
+    remedy = (
+        "Declare it under 'datastores' in the workspace's Airflow connection, or register it: "
+        "Datastore.register_azure_blob_container()."
+    )
 
 
 class DatasetNotFound(_NotFound):
@@ -145,6 +149,10 @@ class DatasetExists(UserError):
 
 class StorageRefused(UserError, PermissionError):
     """A store refuses, and a retry cannot help: credentials, a permission, or a container, share or account that is missing."""
+
+
+class DatastoreInUse(UserError):
+    """A datastore that cannot be forgotten or moved: it is the default, or data that somebody may read lies on it."""
 
 
 class UnsupportedDatastore(UserError):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from airflow_aml_data.core import connections
@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 _IDENTITY = ("subscription_id", "resource_group", "workspace_name")
 _MOUNT_FALLBACKS = ("download", "fail")
 _CONFIG_FOLDERS = (".azureml", "aml_config", ".")
+_TOLD_TO_SCRIPTS = ("connections", "registered", "chosen_default")
 _EMBEDDED_DATASTORE = "workspaceblobstore"
 
 
@@ -38,6 +39,8 @@ class WorkspaceConfig:
     :param mount_fallback: What becomes of inputs and outputs in mount mode where a machine cannot mount stores that are not on
         it: ``"download"``, with a warning, or ``"fail"``.
     :param connections: Airflow connections of the datastores, for scripts, which cannot read them; empty on the worker.
+    :param registered: Datastores the catalog knew when a step was started, for its script; None on the worker, which asks the catalog.
+    :param chosen_default: The default datastore the catalog knew then.
     """
 
     name: str
@@ -46,22 +49,17 @@ class WorkspaceConfig:
     catalog_connection_string: str = field(repr=False)
     mount_fallback: str = "download"
     connections: Mapping[str, ConnectionFields] = field(default_factory=dict, repr=False)
+    registered: Mapping[str, DatastoreConfig] | None = None
+    chosen_default: str = ""
     subscription_id: str = ""
     resource_group: str = ""
     workspace_name: str = ""
 
     @classmethod
-    def from_mapping(
-        cls,
-        name: str,
-        config: Mapping[str, Any],
-        home: Path,
-        read: Mapping[str, ConnectionFields] = MappingProxyType({}),
-    ) -> WorkspaceConfig:
+    def from_mapping(cls, name: str, config: Mapping[str, Any], home: Path) -> WorkspaceConfig:
         """Check a configuration and fill in what it leaves out from the embedded workspace in ``home``.
 
         :param name: The connection's id, for messages.
-        :param read: Airflow connections that have been read already.
         :raises InvalidConfiguration: naming the unknown key, or the type found and the type wanted.
         """
         allowed = ("datastores", "default_datastore", "catalog_connection_string", "mount_fallback", *_IDENTITY)
@@ -72,7 +70,7 @@ class WorkspaceConfig:
                 )
             if key != "datastores" and not isinstance(value, str | None):
                 raise InvalidConfiguration(f"Connection {name!r}: {key!r} must be text, found {type(value).__name__}.")
-        texts = {key: config.get(key) or "" for key in allowed if key != "datastores"}
+        texts: dict[str, Any] = {key: config.get(key) or "" for key in allowed if key != "datastores"}
         stores = _datastores(name, config.get("datastores")) or {
             _EMBEDDED_DATASTORE: DatastoreConfig(
                 name=_EMBEDDED_DATASTORE,
@@ -92,12 +90,12 @@ class WorkspaceConfig:
             raise InvalidConfiguration(
                 f"Connection {name!r}: 'mount_fallback' is {texts['mount_fallback']!r}. Allowed: {', '.join(_MOUNT_FALLBACKS)}."
             )
-        return cls(name=name, datastores=stores, connections=read, **texts)
+        return cls(name=name, datastores=stores, **texts)
 
     def to_mapping(self) -> dict[str, Any]:
         """The configuration as :meth:`from_mapping` takes it; holds credentials, so for private files only."""
         return {
-            "datastores": {each.name: {"kind": each.kind, **each.options} for each in self.datastores.values()},
+            "datastores": _mapping(self.datastores),
             "default_datastore": self.default_datastore,
             "catalog_connection_string": self.catalog_connection_string,
             "mount_fallback": self.mount_fallback,
@@ -114,6 +112,7 @@ class ConnectedWorkspace:
     def __init__(self, config: WorkspaceConfig) -> None:
         self.config = config
         self._storages: dict[str, Storage] = {}
+        self._places: dict[str, str | None] | None = None
 
     def __repr__(self) -> str:
         return f"ConnectedWorkspace({self.config.name!r})"
@@ -124,17 +123,71 @@ class ConnectedWorkspace:
 
         return Catalog(self.config.catalog_connection_string)
 
+    @cached_property
+    def _in_catalog(self) -> tuple[Mapping[str, DatastoreConfig], str]:
+        """Registered datastores and the chosen default, by one look into the catalog; a script was told them."""
+        if self.config.registered is not None:
+            return self.config.registered, self.config.chosen_default
+        return self._look_into_catalog()
+
+    def _look_into_catalog(self) -> tuple[Mapping[str, DatastoreConfig], str]:
+        known = self.catalog.list_datastores()
+        registered = {
+            each.name: DatastoreConfig(name=each.name, kind=each.kind, options=each.options)
+            for each in known
+            if each.kind
+        }
+        return registered, next((each.name for each in known if each.is_default), "")
+
+    @property
+    def datastores(self) -> Mapping[str, DatastoreConfig]:
+        """All datastores, in order: those that the connection declares, then those registered under another name."""
+        declared = self.config.datastores
+        names = {each.lower() for each in declared}
+        registered, _ = self._in_catalog
+        return {**declared, **{name: each for name, each in registered.items() if name.lower() not in names}}
+
+    def declares(self, name: str) -> bool:
+        """Whether the connection declares a datastore of that name; the catalog is not asked."""
+        return _known_as(name, self.config.datastores) is not None
+
     def datastore_name(self, name: str | None) -> str:
-        """The name of a declared datastore; None is the default one. Names are case-insensitive, as in v1.
+        """The name of a datastore as it is known; None is the default one. Names are case-insensitive, as in v1.
 
         :raises DatastoreNotFound: naming the known ones.
         """
         if name is None:
-            return self.config.default_datastore
-        for known in self.config.datastores:
-            if known.lower() == name.lower():
-                return known
-        raise DatastoreNotFound(name, self.config.datastores)
+            _, chosen = self._in_catalog
+            name = chosen or self.config.default_datastore
+        known = _known_as(name, self.config.datastores) or _known_as(name, self.datastores)
+        if known is None and self.config.registered is not None and find_spec("sqlalchemy"):
+            self._in_catalog = self._look_into_catalog()  # the script may have registered it itself
+            known = _known_as(name, self.datastores)
+        if known is None:
+            raise DatastoreNotFound(name, self.datastores)
+        return known
+
+    def datastore_at(self, location: str) -> str | None:
+        """The first datastore that has a place.
+
+        :param location: As :func:`.azure_location` gives it.
+        """
+        return next((name for name, place in self.datastore_places().items() if place == location), None)
+
+    def datastore_places(self) -> Mapping[str, str | None]:
+        """Each datastore and where it is in Azure, found without opening it; None: elsewhere, or nobody can tell."""
+        if self._places is None:
+            self._places = {name: self._place(each) for name, each in self.datastores.items()}
+        return self._places
+
+    def _place(self, config: DatastoreConfig) -> str | None:
+        from airflow_aml_data.core.storage.azure.addresses import azure_location
+
+        try:
+            return azure_location(self._with_connection(config))
+        except InvalidConfiguration as error:
+            log.warning("No address leads to datastore %r: %s", config.name, error)
+            return None
 
     def storage(self, name: str | None) -> Storage:
         known = self.datastore_name(name)
@@ -144,7 +197,28 @@ class ConnectedWorkspace:
 
     def datastore_config(self, name: str) -> DatastoreConfig:
         """What opens a datastore, in another process too; holds credentials."""
-        config = self.config.datastores[name]
+        return self._with_connection(self.config.datastores.get(name) or self.datastores[name])
+
+    def check_datastore(self, config: DatastoreConfig) -> str:
+        """Say in a few words what a datastore is that this workspace does not know yet, or raise."""
+        return open_storage(self._with_connection(config)).check()
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The configuration for a script, with what the Airflow connections of its datastores hold; for private files only.
+
+        A connection that cannot be read is left out, with a warning: the script may not need it.
+        """
+        read = {}
+        for conn_id in {str(each.options["conn_id"]) for each in self.datastores.values() if "conn_id" in each.options}:
+            try:
+                read[conn_id] = asdict(self._connection(conn_id))
+            except InvalidConfiguration as error:
+                log.warning("The step's script gets no access to a datastore: %s", error)
+        registered, chosen = self._in_catalog
+        told = {"connections": read, "registered": _mapping(registered), "chosen_default": chosen}
+        return self.config.to_mapping() | told
+
+    def _with_connection(self, config: DatastoreConfig) -> DatastoreConfig:
         conn_id = config.options.get("conn_id")
         if conn_id is None:
             return config
@@ -154,36 +228,24 @@ class ConnectedWorkspace:
             )
         return replace(config, connection=self._connection(conn_id))
 
-    def to_mapping(self) -> dict[str, Any]:
-        """The configuration for a script, with what the Airflow connections of its datastores hold; for private files only.
-
-        A connection that cannot be read is left out, with a warning: the script may not need it.
-        """
-        read = {}
-        for conn_id in {
-            str(each.options["conn_id"]) for each in self.config.datastores.values() if "conn_id" in each.options
-        }:
-            try:
-                read[conn_id] = asdict(self._connection(conn_id))
-            except InvalidConfiguration as error:
-                log.warning("The step's script gets no access to a datastore: %s", error)
-        return self.config.to_mapping() | {"connections": read}
-
     def _connection(self, conn_id: str) -> ConnectionFields:
         return self.config.connections.get(conn_id) or connections.reader(conn_id)
 
     def check(self) -> tuple[bool, str]:
         """Whether everything works, and one sentence that says what does and what does not."""
         works, fails = [], []
-        for name in self.config.datastores:
+
+        def note(what: str, check: Callable[[], str]) -> bool:
             try:
-                works.append(self.storage(name).check())
+                works.append(check())
             except AmlDataError as error:
-                fails.append(f"{name} ({error})")
-        try:
-            works.append(self.catalog.check())
-        except AmlDataError as error:
-            fails.append(str(error))
+                fails.append(f"{what} ({error})" if what else str(error))
+                return False
+            return True
+
+        catalog_works = note("", self.catalog.check)
+        for name in self.datastores if catalog_works else self.config.datastores:
+            note(name, lambda: self.storage(name).check())  # noqa: B023 - called at once
         sentence = f"Works: {'; '.join(works) or 'nothing'}"
         return not fails, sentence + (f". Does not work: {'; '.join(fails)}" if fails else "") + "."
 
@@ -207,15 +269,32 @@ def connect(conn_id: str = DEFAULT_CONN_ID, config_path: str | None = None, sear
             f"or use the default {DEFAULT_CONN_ID!r}, which works without one."
         )
     config = dict(found or {})
-    read = config.pop("connections", {}) if in_step else {}
+    told = {key: config.pop(key, None) for key in _TOLD_TO_SCRIPTS} if in_step else {}
     for key, value in identity.items():
         if config.get(key, value) not in (value, "", None):
             raise InvalidConfiguration(
                 f"config.json says {key} = {value!r}, connection {conn_id!r} says {config[key]!r}. They must name one workspace."
             )
         config[key] = value
-    known = {each: ConnectionFields(**fields) for each, fields in read.items()}
-    return ConnectedWorkspace(WorkspaceConfig.from_mapping(conn_id, config, embedded_home(), known))
+    made = WorkspaceConfig.from_mapping(conn_id, config, embedded_home())
+    return ConnectedWorkspace(replace(made, **_from_worker(conn_id, told)) if in_step else made)
+
+
+def _from_worker(conn_id: str, told: Mapping[str, Any]) -> dict[str, Any]:
+    """What :meth:`ConnectedWorkspace.to_mapping` adds to a configuration, for a script."""
+    return {
+        "connections": {each: ConnectionFields(**fields) for each, fields in (told["connections"] or {}).items()},
+        "registered": _datastores(conn_id, told["registered"]),
+        "chosen_default": told["chosen_default"] or "",
+    }
+
+
+def _known_as(name: str, datastores: Iterable[str]) -> str | None:
+    return next((known for known in datastores if known.lower() == name.lower()), None)
+
+
+def _mapping(datastores: Mapping[str, DatastoreConfig]) -> dict[str, Any]:
+    return {each.name: {"kind": each.kind, **each.options} for each in datastores.values()}
 
 
 def embedded_home(environ: Mapping[str, str] = os.environ) -> Path:

@@ -19,6 +19,7 @@ from airflow_aml_data.core.listing import DatasetFiles, grouped, list_sources, s
 from airflow_aml_data.core.operations import Filter, Operation, Skip, Take
 from airflow_aml_data.core.partition import PartitionFormat, PartitionValue
 from airflow_aml_data.core.protocol import RunFile
+from airflow_aml_data.core.room import copied_bytes, require_room
 from airflow_aml_data.core.selection import Selection, select
 from airflow_aml_data.core.storage.base import FileSource, Placement, Progress, StoredFile
 from airflow_aml_data.errors import InvalidDeclaration
@@ -98,7 +99,9 @@ def table_files(
     columns = _path_columns(definition)
     with tempfile.TemporaryDirectory(prefix="aml_data_read_", dir=scratch or _scratch_of_step()) as folder:
         files: list[TableFile] = []
-        for ordinal, (source, group) in enumerate((found or find_files(workspace, definition)).groups):
+        groups = (found or find_files(workspace, definition)).groups
+        require_room(Path(folder), copied_bytes(groups), "Reading the table")
+        for ordinal, (source, group) in enumerate(groups):
             below = Path(folder, str(ordinal))
             unique = {each.target: each for each in group}
             source.mount(list(unique.values()), below, _quiet)

@@ -15,11 +15,13 @@ from airflow_aml_data.core.connect import ConnectedWorkspace
 from airflow_aml_data.core.definition import Definition, OutputSource, Source, StorePath, WebPath
 from airflow_aml_data.core.identity import check_relative_path
 from airflow_aml_data.core.sampling import is_template
+from airflow_aml_data.core.storage.azure.addresses import read_address
 from airflow_aml_data.core.storage.web import check_url
 from airflow_aml_data.core.workspace import DataPath, Datastore, Workspace
 from airflow_aml_data.errors import InvalidDeclaration
 
-_AZURE_STORAGE = re.compile(r"(adl|wasbs?|abfss?)://", re.IGNORECASE)
+_AZURE_STORAGE = re.compile(r"(wasb|abfs)s?://", re.IGNORECASE)
+_GEN1 = re.compile(r"adl://", re.IGNORECASE)
 _WEB = re.compile(r"https?://", re.IGNORECASE)
 _SHORT = re.compile(r"azureml://datastores/([^/]+)/paths/(.+)", re.DOTALL)
 _LONG = re.compile(
@@ -51,14 +53,21 @@ class DataAsset:
     version: int | str
 
 
-DeclaredSource = DataPath | WebPath | WorkspacePath | DataAsset | OutputSource
+@dataclass(frozen=True, slots=True)
+class AzurePath:
+    """An address of Azure storage that only a datastore can read; which one is looked up when it is used."""
+
+    address: str
+
+
+DeclaredSource = DataPath | WebPath | WorkspacePath | DataAsset | AzurePath | OutputSource
 
 
 def declared_sources(path: Any) -> tuple[DeclaredSource, ...]:
     """The ``path`` argument of a dataset.
 
-    :param path: A ``DataPath``, a ``(Datastore, str)`` tuple, text that begins with ``http://``, ``https://`` or
-        ``azureml:``, or a list of them; public addresses and paths on datastores do not mix.
+    :param path: A ``DataPath``, a ``(Datastore, str)`` tuple, text that begins with ``http://``, ``https://``, ``wasbs://``,
+        ``abfss://`` or ``azureml:``, or a list of them; addresses on the web and paths on datastores do not mix.
     :raises InvalidDeclaration: for anything else, with v1's words.
     """
     each_path = path if isinstance(path, list) else [path]
@@ -68,7 +77,7 @@ def declared_sources(path: Any) -> tuple[DeclaredSource, ...]:
     if len({isinstance(each, WebPath) for each in sources}) > 1:
         raise InvalidDeclaration(_wrong_path(path, "Public addresses and paths on datastores do not mix. "))
     workspaces = {each.datastore.workspace.conn_id for each in sources if isinstance(each, DataPath)}
-    if any(isinstance(each, WorkspacePath | DataAsset) for each in sources):
+    if any(isinstance(each, WorkspacePath | DataAsset | AzurePath) for each in sources):
         workspaces.add(Workspace().conn_id)
     if len(workspaces) > 1:
         raise InvalidDeclaration(
@@ -105,9 +114,13 @@ def _declared_source(path: Any) -> DeclaredSource:
         case str() if path.startswith("azureml:"):
             return _v2_source(path)
         case str() if _AZURE_STORAGE.match(path):
+            if not is_template(path):
+                read_address(path)  # it can be
+            return AzurePath(path)
+        case str() if _GEN1.match(path):
             raise InvalidDeclaration(
-                f"{path!r} is an address of Azure storage. Declare a datastore for it in the workspace's connection, and "
-                "give (datastore, path)."
+                f"{path!r} is in Azure Data Lake Storage Gen1, which was retired on 29 February 2024. Move the data to Gen2, and "
+                "give its address there: abfss://FILESYSTEM@ACCOUNT.dfs.core.windows.net/PATH."
             )
     raise InvalidDeclaration(_wrong_path(path))
 
@@ -144,9 +157,40 @@ def _settled(workspace: ConnectedWorkspace, source: DeclaredSource, is_file: boo
         case DataAsset():
             yield from _asset_sources(workspace, source)
         case WebPath(url):
-            yield WebPath(check_url(url))
+            checked = check_url(url)
+            yield _on_datastore(workspace, checked, is_file) or WebPath(checked)
+        case AzurePath(address):
+            found = _on_datastore(workspace, address, is_file)
+            if found is None:
+                raise _no_datastore(workspace, address)
+            yield found
         case OutputSource():
             yield source
+
+
+def _on_datastore(workspace: ConnectedWorkspace, address: str, is_file: bool) -> StorePath | None:
+    """The path that an address names on the first datastore that has the place; None without such a datastore."""
+    place = read_address(address)
+    datastore = workspace.datastore_at(place.location) if place else None
+    if place is None or datastore is None:
+        return None
+    if "//" in place.path or place.path.startswith("/"):
+        raise InvalidDeclaration(
+            f"{address!r} holds an empty name between two slashes, which no path on a datastore does. Leave one slash out, or "
+            "rename the blob."
+        )
+    return StorePath(datastore, check_relative_path(place.path), is_file)
+
+
+def _no_datastore(workspace: ConnectedWorkspace, address: str) -> InvalidDeclaration:
+    places = workspace.datastore_places()
+    listed = ", ".join(f"{name} ({place or 'not in Azure'})" for name, place in places.items())
+    return InvalidDeclaration(
+        f"{address!r} is an address of Azure storage, and none of the workspace's datastores has the place: {listed}. Declare one "
+        f"under 'datastores' in connection {workspace.config.name!r}, such as "
+        '{"mystore": {"kind": "azure_blob", "container_name": "CONTAINER", "conn_id": "AIRFLOW_CONNECTION"}}, or register one with '
+        "Datastore.register_azure_blob_container()."
+    )
 
 
 def _check_workspace(workspace: ConnectedWorkspace, source: WorkspacePath) -> None:
@@ -171,7 +215,7 @@ def _asset_sources(workspace: ConnectedWorkspace, asset: DataAsset) -> tuple[Sou
 
 def _wrong_path(path: Any, hint: str = "") -> str:
     return (
-        "Invalid argument type for `path`. Give a DataPath, a (Datastore, str) tuple, a public http(s) URL, v2's azureml: form, "
+        "Invalid argument type for `path`. Give a DataPath, a (Datastore, str) tuple, a http(s), wasbs or abfss URL, v2's azureml: form, "
         f"or a non-empty list of them, found {path!r}. {hint}"
         "Local files are uploaded first: datastore.upload(src_dir, target_path)."
     )

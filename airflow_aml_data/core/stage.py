@@ -20,6 +20,7 @@ from airflow_aml_data.core.fuse.specification import OutputPlace, Specification
 from airflow_aml_data.core.listing import DatasetFiles
 from airflow_aml_data.core.plan import PlannedInput, PlannedOutput, Slot, StepPlan, is_reserved_variable
 from airflow_aml_data.core.protocol import RUN_FILE_VARIABLE, RunFile, RunInput
+from airflow_aml_data.core.room import copied_bytes, require_room, size_of
 from airflow_aml_data.core.run_files import folder_state
 from airflow_aml_data.core.scratch import show_at
 from airflow_aml_data.core.storage.base import FileSource, Placement, StoredFile
@@ -178,6 +179,8 @@ def _stage_inputs(workspace: ConnectedWorkspace, planned: Sequence[PlannedInput]
         found = find_together(workspace, [each.definition for each in brought], Path(made))
         for each in found:
             refuse_collisions(each)
+        written = sum(_written_bytes(each, files, shown.scratch) for each, files in zip(brought, found, strict=True))
+        require_room(shown.scratch, written, f"Bringing the inputs {', '.join(repr(each.name) for each in brought)}")
         paths = {
             each.name: _bring_input(workspace, each, files, shown) for each, files in zip(brought, found, strict=True)
         }
@@ -189,6 +192,14 @@ def _stage_inputs(workspace: ConnectedWorkspace, planned: Sequence[PlannedInput]
         )
         for each in planned
     }
+
+
+def _written_bytes(planned: PlannedInput, files: DatasetFiles, scratch: Path) -> int:
+    """What bringing an input puts on this machine's disk: nothing where it is linked to, or fetched when it is read."""
+    whole = files.whole_folder
+    if planned.mode == "mount" and (can_mount if _is_remote(files) else can_make_read_only)(scratch.parent):
+        return 0 if whole or _is_remote(files) else copied_bytes(files.groups)
+    return files.size_bytes if whole else size_of(files.placements)
 
 
 def _bring_input(workspace: ConnectedWorkspace, planned: PlannedInput, files: DatasetFiles, shown: _Shown) -> str:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_aml_data.core.identity import check_relative_path
+from airflow_aml_data.core.room import require_room, size_of
 from airflow_aml_data.errors import FilesExist, FilesNotFound, InvalidDeclaration
 
 if TYPE_CHECKING:
     from airflow_aml_data.core.listing import DatasetFiles
-    from airflow_aml_data.core.storage.base import Storage
+    from airflow_aml_data.core.storage.base import Placement, Storage
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ def download(
 
     :returns: Absolute paths, in the dataset's order.
     :raises FilesExist: when ``overwrite`` is False and a file is there. Nothing has been written then.
+    :raises StorageError: when the disk has no room for them. Nothing has been written then, either.
     """
     placements = files.placements
     refuse_collisions(files)
@@ -96,12 +98,37 @@ def download(
                 )
     for each in placements:
         _refuse_file_as_folder(folder / each.target, folder)
+    require_room(folder, size_of(placements), "The download")
     meter = Meter(f"Download to {folder}", len(placements), report=log.info if show_progress else log.debug)
     for source, group in files.groups:
         unique = {each.target: each for each in group}
         source.download(list(unique.values()), folder, meter)
     meter.done()
     return [str(folder / each.target) for each in placements]
+
+
+def copy(
+    files: Sequence[Placement], source: Storage, storage: Storage, target_path: str | None, *, overwrite: bool
+) -> str:
+    """Copy files of one store to another, or to another folder of it; inside an account the service does.
+
+    :param target_path: The folder that the files' targets are below; None: the root.
+    :returns: That folder.
+    :raises FilesExist: when ``overwrite`` is False and a file is there. Nothing has been written then.
+    """
+    target = check_relative_path(target_path)
+    pairs = [(each.file, f"{target}/{each.target}".lstrip("/")) for each in files]
+    if not overwrite:
+        wanted = {path for _, path in pairs}
+        taken = next((each.path for each in storage.list_files(target) if each.path in wanted), None)
+        if taken is not None:
+            raise FilesExist(
+                f"{taken!r} is on datastore {storage.name!r} already. Set overwrite=True to overwrite it, or choose another target_path."
+            )
+    meter = Meter(f"Copy from {source.name} to {storage.name}", len(pairs))
+    storage.copy(pairs, source, progress=meter)
+    meter.done()
+    return target
 
 
 def refuse_collisions(files: DatasetFiles) -> None:

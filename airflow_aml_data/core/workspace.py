@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_aml_data.core import datastores
 from airflow_aml_data.core.connect import ConnectedWorkspace, connect
 from airflow_aml_data.core.connections import DEFAULT_CONN_ID
+from airflow_aml_data.core.definition import StorePath
 from airflow_aml_data.core.globs import compile_glob
 from airflow_aml_data.core.identity import check_relative_path
-from airflow_aml_data.core.listing import DatasetFiles
+from airflow_aml_data.core.listing import DatasetFiles, list_sources
 from airflow_aml_data.core.storage.base import Placement
-from airflow_aml_data.core.transfer import download, upload
+from airflow_aml_data.core.transfer import copy, download, upload
 from airflow_aml_data.errors import FilesNotFound, InvalidDeclaration
 
 if TYPE_CHECKING:
@@ -76,8 +78,8 @@ class Workspace:
 
     @property
     def datastores(self) -> Mapping[str, Datastore]:
-        """Datastores by name. Taking one by its name reads nothing; listing them reads the connection."""
-        return _ByName(lambda name: Datastore(self, name), lambda: sorted(self.connect().config.datastores))
+        """Datastores by name. Taking one by its name reads nothing; listing them reads the connection and the catalog."""
+        return _ByName(lambda name: Datastore(self, name), lambda: sorted(self.connect().datastores))
 
     @property
     def datasets(self) -> Mapping[str, RegisteredDataset]:
@@ -92,6 +94,13 @@ class Workspace:
     def get_default_datastore(self) -> Datastore:
         """The datastore that is used where none is named."""
         return Datastore(self)
+
+    def set_default_datastore(self, name: str) -> None:
+        """Make a datastore, declared or registered, the default one, now; it wins over the connection's ``default_datastore``.
+
+        :raises DatastoreNotFound: naming the known ones.
+        """
+        datastores.set_default(self.connect(), name)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -123,9 +132,128 @@ class Datastore:
         """The datastore of that name. The name is looked up when data is moved."""
         return cls(workspace, datastore_name)
 
+    @classmethod
+    def get_default(cls, workspace: Workspace) -> Datastore:
+        """The workspace's default datastore."""
+        return cls(workspace)
+
+    @classmethod
+    def register_azure_blob_container(
+        cls,
+        workspace: Workspace,
+        datastore_name: str,
+        container_name: str,
+        account_name: str,
+        sas_token: str | None = None,
+        account_key: str | None = None,
+        protocol: str | None = None,
+        endpoint: str | None = None,
+        overwrite: bool = False,
+        create_if_not_exists: bool = False,
+        skip_validation: bool = False,
+        blob_cache_timeout: int | None = None,
+        grant_workspace_access: bool = False,
+        subscription_id: str | None = None,
+        resource_group: str | None = None,
+        *,
+        conn_id: str | None = None,
+    ) -> Datastore:
+        """Register a blob container under a name, now. The catalog keeps the name and no secret.
+
+        :param protocol: None: ``https``.
+        :param endpoint: None: ``core.windows.net``.
+        :param overwrite: Change the datastore that has the name already; refused where that would put data out of reach.
+        :param skip_validation: Do not look at the container first.
+        :param conn_id: Airflow connection with the credentials; None: identity-based access.
+        :raises InvalidDeclaration: for ``sas_token``, ``account_key`` or ``create_if_not_exists``; for a name that is taken.
+
+        The parameters after ``skip_validation`` are v1's, and change nothing.
+        """
+        datastores.refuse_secrets("azure_blob", sas_token=sas_token, account_key=account_key)
+        datastores.refuse_creation(create_if_not_exists, "container")
+        datastores.tell_unused(blob_cache_timeout=blob_cache_timeout, grant_workspace_access=grant_workspace_access)
+        options = {"container_name": container_name, **_account(account_name, protocol, endpoint, conn_id)}
+        return cls._register(workspace, datastore_name, "azure_blob", options, overwrite, skip_validation)
+
+    @classmethod
+    def register_azure_file_share(
+        cls,
+        workspace: Workspace,
+        datastore_name: str,
+        file_share_name: str,
+        account_name: str,
+        sas_token: str | None = None,
+        account_key: str | None = None,
+        protocol: str | None = None,
+        endpoint: str | None = None,
+        overwrite: bool = False,
+        create_if_not_exists: bool = False,
+        skip_validation: bool = False,
+        *,
+        conn_id: str | None = None,
+    ) -> Datastore:
+        """Register a file share under a name, now; see :meth:`register_azure_blob_container`."""
+        datastores.refuse_secrets("azure_file", sas_token=sas_token, account_key=account_key)
+        datastores.refuse_creation(create_if_not_exists, "share")
+        options = {"file_share_name": file_share_name, **_account(account_name, protocol, endpoint, conn_id)}
+        return cls._register(workspace, datastore_name, "azure_file", options, overwrite, skip_validation)
+
+    @classmethod
+    def register_azure_data_lake_gen2(
+        cls,
+        workspace: Workspace,
+        datastore_name: str,
+        filesystem: str,
+        account_name: str,
+        tenant_id: str | None = None,
+        client_id: str | None = None,
+        client_secret: str | None = None,
+        resource_url: str | None = None,
+        authority_url: str | None = None,
+        protocol: str | None = None,
+        endpoint: str | None = None,
+        overwrite: bool = False,
+        subscription_id: str | None = None,
+        resource_group: str | None = None,
+        grant_workspace_access: bool = False,
+        *,
+        conn_id: str | None = None,
+    ) -> Datastore:
+        """Register a file system of ADLS Gen2 under a name, now; see :meth:`register_azure_blob_container`.
+
+        :raises InvalidDeclaration: for parts of a service principal, which belong into the connection.
+        """
+        datastores.refuse_secrets(
+            "azure_data_lake_gen2",
+            tenant_id=tenant_id,
+            client_id=client_id,
+            client_secret=client_secret,
+            resource_url=resource_url,
+            authority_url=authority_url,
+        )
+        datastores.tell_unused(grant_workspace_access=grant_workspace_access)
+        options = {"filesystem": filesystem, **_account(account_name, protocol, endpoint, conn_id)}
+        return cls._register(workspace, datastore_name, "azure_data_lake_gen2", options, overwrite, False)
+
+    @classmethod
+    def _register(
+        cls, workspace: Workspace, name: str, kind: str, options: dict[str, Any], overwrite: bool, skip: bool
+    ) -> Datastore:
+        connected = workspace.connect()
+        datastores.register(connected, name, kind, options, overwrite=overwrite, skip_validation=skip)
+        return cls(workspace, name)
+
+    def unregister(self) -> None:
+        """Forget the name of a registered datastore, now; its data stays.
+
+        :raises InvalidDeclaration: for one that the workspace's connection declares.
+        :raises DatastoreInUse: while it is the default, or outputs or registered datasets lie on it.
+        """
+        datastores.unregister(self.workspace.connect(), self.name)
+
     @property
     def name(self) -> str:
-        """Its name; for the default datastore this reads the workspace's connection."""
+        """Its name; for the default datastore this reads the workspace's connection and catalog."""
         return self.declared_name or self.workspace.connect().datastore_name(None)
 
     def path(self, path: str | None = None) -> DataPath:
@@ -189,6 +317,26 @@ class Datastore:
         )
         return self.path(folder)
 
+    def copy(self, source: DataPath, target_path: str | None = None, overwrite: bool = False) -> DataPath:
+        """Copy files of any datastore of the workspace to this one, now; inside one storage account the service copies.
+
+        :param source: A file, a folder or a glob; below the target its files have the paths that a download gives them.
+        :param target_path: Folder on this datastore; None: its root.
+        :param overwrite: False: an existing file is an error, found before anything is written.
+        :returns: The folder they lie in.
+        :raises FilesExist: when ``overwrite`` is False and a file is there.
+        :raises FilesNotFound: when the source has no file.
+        """
+        if not isinstance(source, DataPath) or source.datastore.workspace.conn_id != self.workspace.conn_id:
+            raise InvalidDeclaration(
+                f"copy() wants a DataPath on a datastore of workspace {self.workspace.conn_id!r}, found {source!r}."
+            )
+        connected = self.workspace.connect()
+        origin = StorePath(connected.datastore_name(source.datastore.declared_name), source.path)
+        files = list_sources(connected, [origin]).placements
+        target = connected.storage(self.declared_name)
+        return self.path(copy(files, connected.storage(origin.datastore), target, target_path, overwrite=overwrite))
+
     def download(
         self,
         target_path: str | Path,
@@ -234,6 +382,12 @@ class DataPath:
 
     def __repr__(self) -> str:
         return f"DataPath({self.datastore!r}, {self.path!r})"
+
+
+def _account(
+    account_name: str, protocol: str | None, endpoint: str | None, conn_id: str | None
+) -> dict[str, str | None]:
+    return {"account_name": account_name, "protocol": protocol, "endpoint": endpoint, "conn_id": conn_id}
 
 
 class _ByName(Mapping[str, Any]):

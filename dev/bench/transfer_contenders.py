@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -111,7 +111,9 @@ def ours(transfer: Transfer, direction: str) -> None:
     )
     config = {"datastores": {"store": store}}
     workspace = ConnectedWorkspace(
-        WorkspaceConfig.from_mapping("azureml_default", config, Path(transfer.home), {"bench": fields})
+        replace(
+            WorkspaceConfig.from_mapping("azureml_default", config, Path(transfer.home)), connections={"bench": fields}
+        )
     )
 
     if direction == "list":

@@ -193,10 +193,26 @@ class TestV2Forms:
 
 
 class TestWhatIsRefused:
-    @pytest.mark.parametrize("scheme", ["adl", "wasb", "wasbs", "abfs", "abfss", "WASBS"])
-    def test_addresses_of_azure_storage(self, scheme):
-        with pytest.raises(InvalidDeclaration, match="Declare a datastore"):
-            Dataset.File.from_files(f"{scheme}://container@account.host/a.csv")
+    @pytest.mark.parametrize("scheme", ["wasb", "wasbs", "abfs", "abfss", "WASBS"])
+    def test_addresses_of_azure_storage_that_no_datastore_has(self, workspace, scheme):
+        made = Dataset.File.from_files(f"{scheme}://container@account.host/a.csv")
+        with pytest.raises(InvalidDeclaration, match=r"account\.host/a\.csv.*: workspaceblobstore \(.*Declare one"):
+            made.to_path()
+
+    @pytest.mark.parametrize(
+        ("address", "words"),
+        [
+            ("adl://store.azuredatalakestore.net/a.csv", "Move the data to Gen2"),
+            ("wasbs://account.blob.core.windows.net/a.csv", "wasbs://CONTAINER@ACCOUNT"),
+            ("wasbs://c@a.blob.core.windows.net/a.csv?sv=1&sig=hunter2", "followed by a SAS token"),
+            ("abfss://c@a.dfs.core.windows.net/%ff.csv", "not UTF-8"),
+            ("abfss://c@a.dfs.core.windows.net:port/a.csv", "not an address"),
+        ],
+    )
+    def test_addresses_of_azure_storage_that_are_none(self, address, words):
+        with pytest.raises(InvalidDeclaration, match=words) as refused:
+            Dataset.File.from_files(address)
+        assert "hunter2" not in str(refused.value)
 
     def test_public_addresses_mixed_with_datastores(self, datastore):
         for path in ([(datastore, "a"), "https://h/a"], ["https://h/a", "azureml:a:1"]):

@@ -13,6 +13,7 @@ from airflow_aml_data.core.catalog.records import (
     Output,
     OutputMode,
     OutputState,
+    RegisteredDatastore,
 )
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "Output",
     "OutputMode",
     "OutputState",
+    "RegisteredDatastore",
 ]

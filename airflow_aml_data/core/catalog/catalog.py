@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
-from airflow_aml_data.core.catalog import datasets, history, leases, lifecycle
+from airflow_aml_data.core.catalog import datasets, datastores, history, leases, lifecycle
 from airflow_aml_data.core.catalog.database import Database
 from airflow_aml_data.core.catalog.records import (
     CommittedOutput,
@@ -15,6 +15,7 @@ from airflow_aml_data.core.catalog.records import (
     NewOutput,
     Output,
     OutputState,
+    RegisteredDatastore,
 )
 from airflow_aml_data.core.identity import StepRun
 from airflow_aml_data.errors import DataChanged
@@ -262,6 +263,40 @@ class Catalog:
         now = self._now()
         with self._database.writing() as connection:
             datasets.unregister_all(connection, name, now=now)
+
+    def register_datastore(self, new: RegisteredDatastore, *, overwrite: bool) -> None:
+        """Register a datastore, or with ``overwrite`` change the one of that name, whatever its upper and lower case.
+
+        :raises InvalidDeclaration: for a known name without ``overwrite``.
+        :raises DatastoreInUse: when it would become another place, and outputs or registered datasets lie on it.
+        """
+        now = self._now()
+        with self._database.writing() as connection:
+            datastores.register(connection, new, overwrite=overwrite, now=now)
+
+    def unregister_datastore(self, name: str, *, by: str) -> None:
+        """Forget a registered datastore; its data stays.
+
+        :param by: Who: a step run or a user.
+        :raises DatastoreNotFound: for a name nobody registered.
+        :raises DatastoreInUse: while it is the default, or outputs or registered datasets lie on it.
+        """
+        now = self._now()
+        with self._database.writing() as connection:
+            datastores.unregister(connection, name, by=by, now=now)
+
+    def set_default_datastore(self, name: str, *, by: str) -> None:
+        """Make a datastore the workspace's default, before that of the workspace's connection."""
+        now = self._now()
+        with self._database.writing() as connection:
+            datastores.set_default(connection, name, by=by, now=now)
+
+    def list_datastores(self) -> list[RegisteredDatastore]:
+        """Registered datastores, and the declared one that was made the default. A catalog nobody has used yet is not made for it."""
+        if not self._database.may_exist:
+            return []
+        with self._database.reading() as connection:
+            return datastores.every(connection)
 
     def history(
         self, *, output_id: str | None = None, dataset: str | None = None, limit: int = 100

@@ -73,6 +73,11 @@ class Database:
         shown = {key: value for key, value in self._url.query.items() if key in ("host", "port")}
         return self._url.set(drivername="postgresql", query=shown).render_as_string(hide_password=True)
 
+    @property
+    def may_exist(self) -> bool:
+        """False for a SQLite file that is not there; nobody has written anything then."""
+        return self._url.get_backend_name() != "sqlite" or Path(str(self._url.database)).exists()
+
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A transaction that only reads: one consistent view, waits for no writer."""

@@ -165,6 +165,28 @@ class HistoryEntry:
     detail: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisteredDatastore:
+    """A datastore that the catalog knows.
+
+    :param kind: None: a datastore that the workspace's connection declares, which is here as the chosen default.
+    :param options: As in the workspace's connection; they hold no secret.
+    :param changed_by: Id of the step run, or name of the user.
+    """
+
+    name: str
+    kind: str | None
+    options: Mapping[str, Any]
+    is_default: bool = False
+    changed_by: str
+
+    @property
+    def place(self) -> str:
+        """Where it is, for comparison and for people; how it is signed in to is not part of it."""
+        where = ", ".join(f"{key}={value}" for key, value in sorted(self.options.items()) if key != "conn_id")
+        return f"{self.kind} ({where})"
+
+
 def storable(text: str) -> str:
     """Return ``text`` without what PostgreSQL's text type refuses: NUL, and halves of surrogate pairs."""
     return text.replace("\0", "").encode("utf-8", "backslashreplace").decode("utf-8")

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Dialect,
@@ -24,7 +25,7 @@ from sqlalchemy import (
     literal_column,
 )
 
-HEAD = "0002_dataset_ids"
+HEAD = "0003_datastores"
 """The migration this code was written for."""
 
 VERSION_TABLE = "aml_catalog_version"
@@ -131,6 +132,18 @@ dataset_versions = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Index("aml_dataset_versions_output", "output_id"),
     Index("aml_dataset_versions_id", "dataset_id"),
+)
+
+datastores = Table(
+    "aml_datastores",
+    metadata,
+    Column("key", String, primary_key=True),  # the name in lower case
+    Column("name", String, nullable=False),
+    Column("kind", String),  # NULL: a declared datastore, which is here because it was chosen as the default
+    Column("options", JSON, nullable=False),
+    Column("is_default", Boolean, nullable=False),
+    Column("changed_by", String, nullable=False),
+    Column("changed_at", UtcDateTime, nullable=False),
 )
 
 history = Table(
