@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RANGE_BYTES = 8 * 1024 * 1024
+RANGE_BYTES = 4 * 1024 * 1024
 """What one request moves of a large file; smaller files are moved whole."""
 SMALL_THREADS = 32
 LARGE_THREADS = 8
