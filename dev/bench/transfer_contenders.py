@@ -29,7 +29,7 @@ class Transfer:
     """One transfer: what is there, and where it goes.
 
     :param sas: A token for the account, for those who want an address.
-    :param path: The folder in the container.
+    :param path: The folder in the container; ours uploads to one named for the step's run.
     :param folder: The local folder.
     :param home: Where ours finds its catalog and has its scratch.
     :param reference: The committed output to download, for ours.
@@ -133,7 +133,7 @@ def ours(transfer: Transfer, direction: str) -> None:
     if transfer.reference is not None:
         inputs = [OutputReference(**transfer.reference).as_dataset().as_named_input("files").as_download()]
     if direction == "up":
-        outputs = [OutputFileDatasetConfig("files", destination=("store", transfer.path)).as_upload(overwrite=True)]
+        outputs = [OutputFileDatasetConfig("files").as_upload()]
     run = StepRun(dag_id="bench", run_id="bench", task_id="step", unique=f"{os.getpid()}-{time.time_ns()}")
     declared = StepDeclaration(run=run, command=["script"], inputs=inputs, outputs=outputs)
     result = run_step(workspace, declared, Script(), on_line=print, scratch_root=Path(transfer.home) / "scratch")
