@@ -7,7 +7,7 @@ SHELL := bash
 AIRFLOW_VERSION := 3.3.2
 BIN := .venv/bin
 READY := .venv/.ready
-AZURITE := .venv/azurite/.ready
+AZURITE := build/azurite/.ready
 
 .PHONY: help
 help: ## List the commands
@@ -69,7 +69,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable . --group dev
 	@touch $@
 
-$(AZURITE): $(READY) tests/azurite/package.json tests/azurite/package-lock.json
+$(AZURITE): tests/azurite/package.json tests/azurite/package-lock.json | $(READY)
 	@mkdir -p $(@D)
 	@cp tests/azurite/package.json tests/azurite/package-lock.json $(@D)
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/npm ci --prefix $(@D) --omit=dev --no-audit --no-fund --loglevel=error

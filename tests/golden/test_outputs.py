@@ -197,9 +197,25 @@ def test_g22_an_output_to_a_database_or_dbfs_is_refused(kind, steps, monkeypatch
     assert "which this release does not offer. Kinds: " in write_to(kind, steps, monkeypatch)
 
 
-@pytest.mark.parametrize("kind", ["AzureBlob", "AzureFile", "AzureDataLakeGen2"])
-def test_g22_azures_stores_of_files_are_refused_until_they_are_offered(kind, steps, monkeypatch):
-    assert "which this release does not offer. Kinds: " in write_to(kind, steps, monkeypatch)
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "option"),
+    [("azure_blob", "container_name"), ("azure_data_lake_gen2", "filesystem"), ("azure_file", "file_share_name")],
+)
+def test_g22_an_output_to_azures_stores_of_files_is_allowed(kind, option, steps, azurite, azure_files, monkeypatch):
+    name = f"g22{kind.replace('_', '')}"
+    azurite.create_container(name)
+    azure_files.create_share(name)
+    files = {"conn_type": "azure_fileshare", "login": azure_files.account_url(), "password": azure_files.keys["first"]}
+    blobs = {"conn_type": "wasb", "extra": {"connection_string": azurite.connection_string()}}
+    store = {"kind": kind, option: name, "conn_id": "account"}
+    workspace = {"conn_type": "azureml", "extra": {"datastores": {"store": store}}}
+    monkeypatch.setenv("AIRFLOW_CONN_AZUREML_DEFAULT", json.dumps(workspace))
+    monkeypatch.setenv("AIRFLOW_CONN_ACCOUNT", json.dumps(files if kind == "azure_file" else blobs))
+
+    for output in (OutputFileDatasetConfig("out").as_upload(), OutputFileDatasetConfig("out")):
+        made = steps.write("a.txt", output=output, task_id=output.mode)
+        assert steps.connected.storage("store").read_bytes(f"{made.path}/a.txt") == b"new a.txt"
 
 
 def test_g22_data_lake_gen1_is_refused_because_it_was_retired(steps, monkeypatch):

@@ -12,6 +12,7 @@ import pytest
 from sklearn.datasets import load_iris
 
 from airflow_aml_data import Dataset, Datastore, Workspace
+from airflow_aml_data.core.connect import ConnectedWorkspace, WorkspaceConfig
 from tests.skin.conftest import FinishedRun
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -73,14 +74,32 @@ def test_the_pipeline_on_the_first_screen_runs(
     assert finished.xcom("train", "model").dataset == "iris_model"
 
 
-def test_the_connection_shown_is_accepted(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = re.search(r"^```json connection\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
-    assert found
-    monkeypatch.setenv("AIRFLOW_CONN_AZUREML_DEFAULT", json.dumps(json.loads(found[1])))
-    monkeypatch.setenv("AIRFLOW_CONN_MY_POSTGRES", "postgres://u:p@host/db")
+def connection_shown(number: int, monkeypatch: pytest.MonkeyPatch) -> WorkspaceConfig:
+    """What the workspace's connection of README says, read through Airflow."""
+    found = re.findall(r"^```json connection\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    monkeypatch.setenv("AIRFLOW_CONN_AZUREML_DEFAULT", json.dumps(json.loads(found[number])))
+    return Workspace().connect().config
 
-    assert list(workspace.connect().config.datastores) == ["workspaceblobstore", "training_data"]
-    assert workspace.get_default_datastore().name == "workspaceblobstore"
+
+def test_the_connection_shown_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_MY_POSTGRES", "postgres://u:p@host/db")
+    config = connection_shown(0, monkeypatch)
+    assert list(config.datastores) == ["workspaceblobstore", "training_data"]
+    assert config.default_datastore == "workspaceblobstore"
+
+
+def test_the_datastores_in_azure_shown_can_be_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = connection_shown(1, monkeypatch)
+    for conn_type in ("wasb", "adls", "azure_fileshare"):
+        account = {"conn_type": conn_type, "host": "account", "login": "account", "password": "a2V5"}
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_type.upper()}_DEFAULT", json.dumps(account))
+    connected = ConnectedWorkspace(config)
+    assert [connected.storage(name).location for name in config.datastores] == [
+        "https://account.blob.core.windows.net/ml",
+        "https://account.blob.core.windows.net/raw",
+        "https://account.file.core.windows.net/team",
+        "https://myaccount.blob.core.windows.net/open",
+    ]
 
 
 def test_the_commands_shown_exist() -> None:
