@@ -212,16 +212,16 @@ class Bench:
         )  # memory fresh from the system is slow: nobody waits for it
         self._container = store.container("source")
         self._container.create_container()
-        self._reference: Mapping[str, Any] = {"path": "files"}
-        _, printed = self._measure("ours", "up", self._transfer("source", self._linked()))
-        self._reference = _output(printed)
+        self.reference: Mapping[str, Any] = {"path": "files"}
+        _, printed = self._measure("ours", "up", self.transfer("source", self._linked()))
+        self.reference = _output(printed)
 
     def close(self) -> None:
         self._container.delete_container()
 
     def list(self, contender: str) -> Measured:
         """Let a contender list the files in the store."""
-        took, printed = self._measure(contender, "list", self._transfer("source", self._source))
+        took, printed = self._measure(contender, "list", self.transfer("source", self._source))
         if int(printed.split()[-1]) != len(self._case.sizes):
             raise RuntimeError(f"{contender} found {printed.split()[-1]} of {len(self._case.sizes)} files")
         return took
@@ -234,7 +234,7 @@ class Bench:
         target = self._folder / "target"
         if contender != "ours":
             target.mkdir()
-        transfer = replace(self._transfer("source", target), reference=self._reference)
+        transfer = replace(self.transfer("source", target), reference=self.reference)
         took, _ = self._measure(contender, "down", transfer)
         _check(contender, _sizes(self._source), _sizes(target))
         if whole_check and (wrong := _different(self._source, target)):
@@ -246,15 +246,15 @@ class Bench:
         container = self._store.container("target")
         container.create_container()
         folder = self._linked() if contender == "ours" else self._source
-        took, printed = self._measure(contender, "up", self._transfer("target", folder))
-        path = (_output(printed) if contender == "ours" else self._reference)["path"]
+        took, printed = self._measure(contender, "up", self.transfer("target", folder))
+        path = (_output(printed) if contender == "ours" else self.reference)["path"]
         found = container.list_blobs(name_starts_with=f"{path}/")
         _check(contender, _sizes(self._source), {each.name.removeprefix(f"{path}/"): each.size for each in found})
         container.delete_container()
         return took
 
-    def _transfer(self, container: str, folder: Path) -> Transfer:
-        return self._store.transfer(container, self._reference["path"], folder, self._folder / "home")
+    def transfer(self, container: str, folder: Path) -> Transfer:
+        return self._store.transfer(container, self.reference["path"], folder, self._folder / "home")
 
     def _linked(self) -> Path:
         """The files once more, in a folder that ours takes for what a script has written."""

@@ -18,7 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_aml_data.core.connect import ConnectedWorkspace
 
 TRANSFER_VARIABLE = "BENCH_TRANSFER"
 _THREADS = 16
@@ -89,16 +92,10 @@ def rclone(program: Path, transfer: Transfer, direction: str) -> tuple[list[str]
     }
 
 
-def ours(transfer: Transfer, direction: str) -> None:
-    """A step whose script does nothing: it takes the input's folder as it is, or gives the output's one that is ready."""
-    _import_before_the_clock("sqlalchemy")
-    from airflow_aml_data.core.compute.local import Command
+def connected(transfer: Transfer) -> ConnectedWorkspace:
+    """A workspace whose only datastore is the container."""
     from airflow_aml_data.core.connect import ConnectedWorkspace, WorkspaceConfig
     from airflow_aml_data.core.connections import ConnectionFields
-    from airflow_aml_data.core.identity import StepRun
-    from airflow_aml_data.core.outputs import OutputFileDatasetConfig, OutputReference
-    from airflow_aml_data.core.plan import StepDeclaration
-    from airflow_aml_data.core.step import run_step
 
     store = {
         "kind": "azure_blob",
@@ -109,13 +106,20 @@ def ours(transfer: Transfer, direction: str) -> None:
     fields = ConnectionFields(
         conn_id="bench", conn_type="wasb", extra={"connection_string": transfer.connection_string}
     )
-    config = {"datastores": {"store": store}}
-    workspace = ConnectedWorkspace(
-        replace(
-            WorkspaceConfig.from_mapping("azureml_default", config, Path(transfer.home)), connections={"bench": fields}
-        )
-    )
+    config = WorkspaceConfig.from_mapping("azureml_default", {"datastores": {"store": store}}, Path(transfer.home))
+    return ConnectedWorkspace(replace(config, connections={"bench": fields}))
 
+
+def ours(transfer: Transfer, direction: str) -> None:
+    """A step whose script does nothing: it takes the input's folder as it is, or gives the output's one that is ready."""
+    _import_before_the_clock("sqlalchemy")
+    from airflow_aml_data.core.compute.local import Command
+    from airflow_aml_data.core.identity import StepRun
+    from airflow_aml_data.core.outputs import OutputFileDatasetConfig, OutputReference
+    from airflow_aml_data.core.plan import StepDeclaration
+    from airflow_aml_data.core.step import run_step
+
+    workspace = connected(transfer)
     if direction == "list":
         print(sum(1 for _ in workspace.storage("store").list_files(transfer.path)))
         return

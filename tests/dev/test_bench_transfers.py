@@ -14,7 +14,7 @@ from azure.core.exceptions import HttpResponseError, ResourceModifiedError
 from azure.storage.blob import BlobBlock, ContainerClient
 from obstore.store import AzureStore
 
-from dev.bench import many_files, transfers_azurite, transfers_far
+from dev.bench import many_files, mounts, transfers_azurite, transfers_far
 from dev.bench.blob_limit import limits
 from dev.bench.blob_server import Server, running_server
 from dev.bench.measured import measure
@@ -135,6 +135,18 @@ def test_the_other_benches_run(monkeypatch: pytest.MonkeyPatch) -> None:
         "30 blobs listed (theirs: azure_storage_blob)",
         *(f"{each} {direction} (theirs: azcopy)" for each in moved for direction in ("down", "up")),
     }
+
+
+def test_mounted_files_are_read_without_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = Case(name="40 files", sizes=[50_000] * 40)
+    monkeypatch.setattr(mounts, "CASES", {"small": small, "large": TINY})
+    monkeypatch.setattr(mounts, "MEMORY_BYTES", 0)
+    report = Report()
+    mounts.run(report)
+
+    moved = next(row for row in report.rows if row.name == "  of them for reading (theirs: all)")
+    assert moved.theirs == 2
+    assert 0.5 <= moved.ours <= 1
 
 
 def test_a_process_is_measured_with_its_children(tmp_path: Path) -> None:
