@@ -22,6 +22,9 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+import obstore
+from obstore.store import AzureStore
+
 from dev.bench.measured import Measured, measure
 from dev.bench.report import Report, Row
 from dev.bench.transfer_contenders import Transfer, azcopy, rclone, wasb_environment
@@ -88,6 +91,18 @@ class Store:
 
         verify: Any = True if self.trusted is None else str(self.trusted)
         return ContainerClient.from_connection_string(self.connection_string, name, connection_verify=verify)
+
+    def sizes(self, container: str, path: str) -> dict[str, int]:
+        """The blobs below a folder; by obstore, for Microsoft's library lists 3,000 a second."""
+        options: Any = {"allow_http": True}
+        if self.trusted:
+            options["root_certificate"] = self.trusted.read_bytes()
+        name = self.url.rpartition("/")[2]
+        client = AzureStore(
+            container, account_name=name, account_key=self.key, endpoint=self.url, client_options=options
+        )
+        found = (each for page in obstore.list(client, path) for each in page)
+        return {each["path"].removeprefix(f"{path}/"): each["size"] for each in found}
 
     def transfer(self, container: str, path: str, folder: Path, home: Path) -> Transfer:
         from azure.storage.blob import AccountSasPermissions, ResourceTypes, generate_account_sas
@@ -248,8 +263,7 @@ class Bench:
         folder = self._linked() if contender == "ours" else self._source
         took, printed = self._measure(contender, "up", self.transfer("target", folder))
         path = (_output(printed) if contender == "ours" else self.reference)["path"]
-        found = container.list_blobs(name_starts_with=f"{path}/")
-        _check(contender, _sizes(self._source), {each.name.removeprefix(f"{path}/"): each.size for each in found})
+        _check(contender, _sizes(self._source), self._store.sizes("target", path))
         container.delete_container()
         return took
 
