@@ -54,9 +54,12 @@ def register(
 
 
 def unregister(workspace: ConnectedWorkspace, name: str) -> None:
-    """Forget a registered datastore; see :meth:`.Catalog.unregister_datastore`."""
+    """Forget a registered datastore; see :meth:`.Catalog.unregister_datastore`.
+
+    :raises DatastoreNotFound: naming the known ones, declared ones too.
+    """
     _refuse_declared(workspace, name, "unregistered")
-    workspace.catalog.unregister_datastore(name, by=_who())
+    workspace.catalog.unregister_datastore(workspace.datastore_name(name), by=_who())
 
 
 def set_default(workspace: ConnectedWorkspace, name: str) -> None:

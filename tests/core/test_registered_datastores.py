@@ -8,6 +8,7 @@ import pytest
 
 from airflow_aml_data import Dataset, Datastore, OutputFileDatasetConfig, Workspace
 from airflow_aml_data.core import connections
+from airflow_aml_data.core.catalog import Catalog
 from airflow_aml_data.core.connections import ConnectionFields
 from airflow_aml_data.errors import (
     DatastoreInUse,
@@ -68,7 +69,7 @@ def test_a_name_is_taken_until_it_is_unregistered(ws):
     lake.unregister()
     with pytest.raises(DatastoreNotFound, match="lake"):
         ws.connect().datastore_name("lake")
-    with pytest.raises(DatastoreNotFound):
+    with pytest.raises(DatastoreNotFound, match="there are: workspaceblobstore"):
         lake.unregister()
 
 
@@ -119,6 +120,26 @@ def test_the_catalog_is_not_opened_for_declared_names(steps, monkeypatch):
     monkeypatch.setattr(connections, "source", lambda _: config)
     assert Workspace().connect().datastore_name("A") == "a"
     assert not catalog.parent.exists()
+
+
+def test_one_look_into_the_catalog_serves_every_name(ws, monkeypatch):
+    register(ws)
+    looks = []
+    look = Catalog.list_datastores
+    monkeypatch.setattr(Catalog, "list_datastores", lambda catalog: looks.append(catalog) or look(catalog))
+    connected = ws.connect()
+    assert [connected.datastore_name(each) for each in (None, "lake", "LAKE", None)] == [
+        "workspaceblobstore",
+        "lake",
+        "lake",
+        "workspaceblobstore",
+    ]
+    assert len(looks) == 1
+
+
+def test_asking_for_the_default_makes_no_catalog(workspace, tmp_path):
+    assert workspace.get_default_datastore().name == "workspaceblobstore"
+    assert not list(tmp_path.rglob("catalog.db"))
 
 
 @pytest.fixture
