@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RANGE_BYTES = 4 * 1024 * 1024
-"""What one request moves of a large file; smaller files are moved whole."""
+"""What one request moves of a large file."""
+SMALL_BYTES = 1024 * 1024
+"""Files up to here are moved whole, many at once."""
 SMALL_THREADS = 32
 LARGE_THREADS = 8
 _BATCH_FILES = 64
@@ -38,8 +40,8 @@ def fetch(client: ObjectClient, placements: Sequence[Placement], folder: Path, p
 
     :raises DataChanged: naming a file that is no longer what its placement says.
     """
-    small = [each for each in placements if each.file.size_bytes <= RANGE_BYTES]
-    large = [each for each in placements if each.file.size_bytes > RANGE_BYTES]
+    small = [each for each in placements if each.file.size_bytes <= SMALL_BYTES]
+    large = [each for each in placements if each.file.size_bytes > SMALL_BYTES]
     for parent in {os.path.dirname(folder / each.target) for each in placements}:  # noqa: PTH120 - of 100,000
         Path(parent).mkdir(parents=True, exist_ok=True)
     moved: Callable[[tuple[int, int]], None] = lambda done: progress(*done)  # noqa: E731
@@ -50,7 +52,7 @@ def fetch(client: ObjectClient, placements: Sequence[Placement], folder: Path, p
 
 def read_whole(client: ObjectClient, requests: Requests, file: StoredFile) -> Buffer:
     """The content of a file that fits into memory, verified."""
-    what = f"Reading {file.path!r} of {client.describe()}"
+    what = f"Reading {file.path!r}"
     for _ in range(_FETCHES):
         content = requests.retry(what, lambda: read_exactly(client, file, 0, file.size_bytes))
         if _digest(file.checksum, content) == file.checksum:
@@ -165,7 +167,7 @@ def _fetch_large(
             piece: _Piece, requests: Requests = requests, damaged: list[Placement] = damaged
         ) -> tuple[int, int]:
             file, length = piece.file.placement.file, piece.file.length(piece.start)
-            what = f"Reading {file.path!r} of {client.describe()}"
+            what = f"Reading {file.path!r}"
             content = requests.retry(what, lambda: read_exactly(client, file, piece.start, length))
             if not piece.file.put(piece.start, content):
                 return 0, length

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import shutil
+import logging
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,14 +12,16 @@ from types import MappingProxyType
 
 from airflow_aml_data.core.identity import RESERVED_FOLDER
 from airflow_aml_data.core.manifest import LocalFile
-from airflow_aml_data.core.storage import undo
+from airflow_aml_data.core.storage import retry, undo
 from airflow_aml_data.core.storage.base import Placement, Progress, Storage, StoredFile, check_inside
 from airflow_aml_data.core.storage.client import ObjectClient
 from airflow_aml_data.core.storage.fetch import fetch, is_whole, read_exactly, read_whole
 from airflow_aml_data.core.storage.files import partial_folder
 from airflow_aml_data.core.storage.retry import Requests
 from airflow_aml_data.core.storage.send import send
-from airflow_aml_data.errors import FilesExist, FilesNotFound, OutputConflict, StorageError, StorageRefused
+from airflow_aml_data.errors import FilesExist, FilesNotFound, OutputConflict, StorageError, StorageRefused, UserError
+
+log = logging.getLogger(__name__)
 
 _NO_METADATA: Mapping[str, str] = MappingProxyType({})
 _FEW = 16
@@ -76,7 +77,7 @@ class RemoteStorage:
         length = min(length, file.size_bytes - start)
         if length <= 0:
             return b""
-        what = f"Reading {file.path!r} of {self.client.describe()}"
+        what = f"Reading {file.path!r}"
         return Requests().one(what, lambda: bytes(read_exactly(self.client, file, start, length)))
 
     def write_bytes(self, path: str, content: bytes) -> None:
@@ -84,15 +85,11 @@ class RemoteStorage:
         undo.write(self.client, path, content, reads_back=self.reads_back)
 
     def delete_files(self, paths: Iterable[str]) -> None:
-        undo.delete(self.client, [check_inside(each, self.name, reserved=True) for each in paths])
+        with retry.clearing():
+            undo.delete(self.client, [check_inside(each, self.name, reserved=True) for each in paths])
 
     def download(self, placements: Sequence[Placement], folder: Path, progress: Progress) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        size, free = sum(each.file.size_bytes for each in placements), shutil.disk_usage(folder).free
-        if size > free:
-            raise StorageError(
-                errno.ENOSPC, f"{size} bytes of datastore {self.name!r} do not fit into {folder}: {free} are free"
-            )
         fetch(self.client, placements, folder, progress)
 
     def mount(self, placements: Sequence[Placement], folder: Path, progress: Progress) -> None:
@@ -159,20 +156,26 @@ class RemoteStorage:
                 journal.begin([path for _, path in local], list(there.values()))
             metadata = _NO_METADATA if exclusive else journal.mark
             return send(self.client, local, metadata, progress, reads_back=self.reads_back)
-        except (StorageRefused, StorageError):
-            self.take_back(step_run_id, name, destination, exclusive=exclusive)
+        except (UserError, StorageError):
+            try:
+                self.take_back(step_run_id, name, destination, exclusive=exclusive)
+            except (UserError, StorageError) as error:  # who gave the output up tries again
+                log.warning("What was published of output %r could not be removed: %s", name, error)
             raise
 
     def take_back(self, step_run_id: str, name: str, destination: str, *, exclusive: bool) -> None:
         check_inside(destination, self.name)
         journal = undo.Journal(self.client, step_run_id, name)
-        if exclusive:
-            undo.delete(self.client, [each.path for each in self.client.list_files(destination)])
-        journal.undo()
-        journal.drop()
+        with retry.clearing():
+            retry.settle()
+            if exclusive:
+                undo.delete(self.client, [each.path for each in self.client.list_files(destination)])
+            journal.undo()
+            journal.drop()
 
     def drop_staging(self, step_run_id: str, name: str) -> None:
-        undo.Journal(self.client, step_run_id, name).drop()
+        with retry.clearing():
+            undo.Journal(self.client, step_run_id, name).drop()
 
     def output_folder(self, path: str) -> Path | None:
         return None

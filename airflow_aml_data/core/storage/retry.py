@@ -7,6 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -33,7 +34,7 @@ _late: list[threading.Thread] = []
 def cancel() -> None:
     """End every transfer of this process within seconds, also from a signal handler: they raise :exc:`.TransfersCancelled`.
 
-    What clears away goes on: it is what a cancelled task still has to do.
+    What is done inside :func:`clearing` goes on: it is what a cancelled task still has to do.
     """
     _cancelled.set()
 
@@ -41,6 +42,16 @@ def cancel() -> None:
 def begin() -> None:
     """Allow transfers again; called when a task starts."""
     _cancelled.clear()
+
+
+@contextmanager
+def clearing() -> Iterator[None]:
+    """Let what this thread starts here go on in a cancelled task: it clears away."""
+    before, _current.is_clearing = getattr(_current, "is_clearing", False), True
+    try:
+        yield
+    finally:
+        _current.is_clearing = before
 
 
 def check() -> Callable[[], None]:
@@ -65,7 +76,6 @@ class Requests:
     One that fails for good ends the others, and so does :func:`cancel`.
 
     :param threads: How many there may be at once.
-    :param clearing: They clear away, and go on in a cancelled task.
     :param budget_seconds: How long one request may be repeated.
     """
 
@@ -73,19 +83,19 @@ class Requests:
         self,
         threads: int = 1,
         *,
-        clearing: bool = False,
         budget_seconds: float = _BUDGET_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[threading.Event, float], Any] = threading.Event.wait,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._threads, self._clearing, self._budget_seconds = threads, clearing, budget_seconds
+        self._threads, self._budget_seconds = threads, budget_seconds
+        self.is_clearing: bool = getattr(_current, "is_clearing", False)
         self._clock, self._wait, self._jitter = clock, wait, jitter
         self._ended = threading.Event()
 
     def check(self) -> None:
         """Raise when the operation has ended: another request failed, or the task was cancelled."""
-        if self._ended.is_set() or (_cancelled.is_set() and not self._clearing):
+        if self._ended.is_set() or (_cancelled.is_set() and not self.is_clearing):
             raise TransfersCancelled()
 
     def retry(self, what: str, request: Callable[[], T]) -> T:
@@ -138,7 +148,7 @@ class Requests:
         except BaseException:
             self._ended.set()
             _late.extend(threads)
-            settle(_GRACE_SECONDS if _cancelled.is_set() and not self._clearing else None)
+            settle(_GRACE_SECONDS if _cancelled.is_set() and not self.is_clearing else None)
             raise
 
     def one(self, what: str, request: Callable[[], T]) -> T:
@@ -181,6 +191,9 @@ class _Source:
         self._items: Iterator[Any] = iter(items)
         self._ended, self._lock = ended, threading.Lock()
 
+    def end(self) -> None:
+        self._ended.set()
+
     def next(self) -> Any:
         with self._lock:
             return _END if self._ended.is_set() else next(self._items, _END)
@@ -191,10 +204,11 @@ def _call(work: Callable[[], T]) -> T:
 
 
 def _serve(requests: Requests, work: Callable[[Any], Any], source: _Source, results: SimpleQueue[Any]) -> None:
-    _current.requests = requests
+    _current.requests, _current.is_clearing = requests, requests.is_clearing
     try:
         while (item := source.next()) is not _END:
             results.put((work(item), None))
         results.put((_END, None))
     except BaseException as error:  # raised again in the thread that waits
         results.put((None, error))
+        source.end()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from airflow_aml_data.core.storage.base import Progress, StoredFile
 from airflow_aml_data.core.storage.client import ObjectClient
-from airflow_aml_data.core.storage.fetch import LARGE_THREADS, RANGE_BYTES, SMALL_THREADS, read_exactly
+from airflow_aml_data.core.storage.fetch import LARGE_THREADS, RANGE_BYTES, SMALL_BYTES, SMALL_THREADS, read_exactly
 from airflow_aml_data.core.storage.retry import Requests
 from airflow_aml_data.errors import StorageError
 
@@ -25,6 +25,9 @@ class Sending(NamedTuple):
     local: str
     path: str
     size_bytes: int
+
+
+_SendOne = Callable[[ObjectClient, Requests, Sending, Mapping[str, str], bool], StoredFile]
 
 
 def send(
@@ -48,29 +51,22 @@ def send(
             stored[index] = file
         progress(len(batch), sum(file.size_bytes for _, file in batch))
 
-    small = [each for each in sendings if each.size_bytes <= RANGE_BYTES]
-    large = [[each] for each in sendings if each.size_bytes > RANGE_BYTES]
-    requests = Requests(SMALL_THREADS)
-    requests.each(
-        lambda batch: [(each.place, _send_small(client, requests, each, metadata, reads_back)) for each in batch],
-        list(_batches(small)),
-        arrived,
-    )
-    slow = Requests(_LARGE_AT_ONCE)
-    slow.each(
-        lambda batch: [(each.place, _send_large(client, slow, each, metadata, reads_back)) for each in batch],
-        large,
-        arrived,
-    )
+    def send_all(threads: int, batches: Sequence[Sequence[Sending]], send_one: _SendOne) -> None:
+        requests = Requests(threads)
+        requests.each(
+            lambda batch: [(each.place, send_one(client, requests, each, metadata, reads_back)) for each in batch],
+            batches,
+            arrived,
+        )
+
+    small = [each for each in sendings if each.size_bytes <= SMALL_BYTES]
+    send_all(SMALL_THREADS, [small[at : at + _BATCH_FILES] for at in range(0, len(small), _BATCH_FILES)], _send_whole)
+    send_all(LARGE_THREADS, [[each] for each in sendings if SMALL_BYTES < each.size_bytes <= RANGE_BYTES], _send_whole)
+    send_all(_LARGE_AT_ONCE, [[each] for each in sendings if each.size_bytes > RANGE_BYTES], _send_large)
     return [each for each in stored if each is not None]
 
 
-def _batches(sendings: Sequence[Sending]) -> Iterator[list[Sending]]:
-    for start in range(0, len(sendings), _BATCH_FILES):
-        yield list(sendings[start : start + _BATCH_FILES])
-
-
-def _send_small(
+def _send_whole(
     client: ObjectClient, requests: Requests, sending: Sending, metadata: Mapping[str, str], reads_back: bool
 ) -> StoredFile:
     with open(sending.local, "rb") as opened:  # noqa: PTH123 - one of 100,000
@@ -82,7 +78,7 @@ def _send_small(
             raise _damaged(client, sending.path)
         return stored
 
-    return requests.retry(f"Writing {sending.path!r} to {client.describe()}", write)
+    return requests.retry(f"Writing {sending.path!r}", write)
 
 
 def _send_large(
@@ -96,7 +92,7 @@ def _send_large(
             _compare(client, stored, local)
         return stored
 
-    return requests.retry(f"Writing {sending.path!r} to {client.describe()}", write)
+    return requests.retry(f"Writing {sending.path!r}", write)
 
 
 def _compare(client: ObjectClient, stored: StoredFile, local: Path) -> None:
@@ -108,7 +104,7 @@ def _compare(client: ObjectClient, stored: StoredFile, local: Path) -> None:
 
     def compare(start: int) -> None:
         length = min(RANGE_BYTES, stored.size_bytes - start)
-        what = f"Reading back {stored.path!r} of {client.describe()}"
+        what = f"Reading back {stored.path!r}"
         content = requests.retry(what, lambda: read_exactly(client, stored, start, length))
         with local.open("rb") as opened:
             if os.pread(opened.fileno(), length, start) != bytes(content):

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from airflow_aml_data.core.identity import RESERVED_FOLDER
-from airflow_aml_data.core.storage import retry
 from airflow_aml_data.core.storage.base import Progress, StoredFile
 from airflow_aml_data.core.storage.client import ObjectClient
 from airflow_aml_data.core.storage.fetch import SMALL_THREADS, read_exactly
@@ -38,10 +37,9 @@ class Journal:
 
     def undo(self) -> None:
         """Remove what is still ours, put back what it replaced; nothing without a journal."""
-        retry.settle()
         journal = self._read()
         kept = {each.path: each for each in self._client.list_files(f"{self._path}.undo")}
-        requests = Requests(SMALL_THREADS, clearing=True)
+        requests = Requests(SMALL_THREADS)
 
         def find_ours(path: str) -> str:
             found = requests.retry(f"Looking at {path!r}", lambda: self._client.metadata(path))
@@ -50,7 +48,7 @@ class Journal:
         ours: list[str] = []
         requests.each(find_ours, journal.get("files", []), lambda path: ours.append(path) if path else None)
         back = [(kept[self._kept(path)], path) for path in ours if self._kept(path) in kept]
-        copy(self._client, back, self._client, lambda *_: None, clearing=True)
+        copy(self._client, back, self._client, lambda *_: None)
         delete(self._client, set(ours) - {path for _, path in back})
 
     def drop(self) -> None:
@@ -67,9 +65,7 @@ class Journal:
         found = next(iter(self._client.list_files(path)), None)
         if found is None or found.path != path:
             return {}
-        content = Requests(clearing=True).one(
-            f"Reading {path!r}", lambda: read_exactly(self._client, found, 0, found.size_bytes)
-        )
+        content = Requests().one(f"Reading {path!r}", lambda: read_exactly(self._client, found, 0, found.size_bytes))
         journal: dict[str, list[str]] = json.loads(bytes(content))
         return journal
 
@@ -82,15 +78,15 @@ def write(client: ObjectClient, path: str, content: bytes, *, reads_back: bool) 
         if reads_back and content and bytes(read_exactly(client, stored, 0, len(content))) != content:
             raise StorageError(f"{path!r} did not arrive in {client.describe()} as it was sent.")
 
-    Requests().one(f"Writing {path!r} to {client.describe()}", once)
+    Requests().one(f"Writing {path!r}", once)
 
 
 def delete(client: ObjectClient, paths: Iterable[str]) -> None:
     """Remove files, those in the deepest folders first."""
     ordered = sorted(paths, key=lambda each: (-each.count("/"), each))
-    requests = Requests(_DELETE_THREADS, clearing=True)
+    requests = Requests(_DELETE_THREADS)
     requests.each(
-        lambda batch: requests.retry(f"Deleting in {client.describe()}", lambda: client.delete(batch)),
+        lambda batch: requests.retry("Deleting", lambda: client.delete(batch)),
         [ordered[start : start + _DELETE_FILES] for start in range(0, len(ordered), _DELETE_FILES)],
     )
 
@@ -100,14 +96,12 @@ def copy(
     files: Sequence[tuple[StoredFile, str]],
     source: ObjectClient,
     progress: Progress,
-    *,
-    clearing: bool = False,
 ) -> None:
     """Copy files on the server."""
-    requests = Requests(SMALL_THREADS, clearing=clearing)
+    requests = Requests(SMALL_THREADS)
 
     def once(pair: tuple[StoredFile, str]) -> StoredFile:
         file, path = pair
-        return requests.retry(f"Copying to {path!r} in {client.describe()}", lambda: client.copy(file, path, source))
+        return requests.retry(f"Copying to {path!r}", lambda: client.copy(file, path, source))
 
     requests.each(once, list(files), lambda file: progress(1, file.size_bytes))

@@ -22,6 +22,7 @@ from airflow_aml_data.core.storage.azure.tokens import ObstoreTokens
 from airflow_aml_data.core.storage.base import DatastoreConfig, StoredFile, check_options
 from airflow_aml_data.core.storage.client import ObjectClient
 from airflow_aml_data.core.storage.remote import RemoteStorage
+from airflow_aml_data.core.storage.retry import Requests
 from airflow_aml_data.errors import AmlDataError, FilesNotFound, InvalidPath, StorageError
 
 if TYPE_CHECKING:
@@ -29,11 +30,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_BLOCK_BYTES = 8 * 1024 * 1024
-_BLOCKS_AT_ONCE = 4
+_BLOCK_BYTES = 4 * 1024 * 1024
+_BLOCKS_AT_ONCE = 6
+_MOST_BLOCKS = 50_000  # of one blob
 _BLOCK_RETRIES = 5
 _COPY_POLL_SECONDS = 0.5
-_STATUS = re.compile(r"status code: (\d{3})")
+_NOT_A_PATH = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|[\x00-\x1f\x7f\\\ud800-\udfff]")
+"""What the service or obstore would make another name of."""
+_STATUS = re.compile(r"status code: (\d{3})|\(code: (\d{3})\)")
+"""In obstore's texts: of a request, and of a part of a batch."""
 
 
 def open_blob(config: DatastoreConfig) -> RemoteStorage:
@@ -84,7 +89,7 @@ class BlobClient:
     def list_files(self, prefix: str) -> Iterator[StoredFile]:
         below = f"{prefix}/" if prefix else ""
         if prefix:
-            first = list_page(self._container, prefix, limit=1)
+            first = Requests().one("Listing", lambda: list_page(self._container, prefix, limit=1))
             if first.files and first.files[0].path == prefix:
                 yield first.files[0]
                 return
@@ -103,6 +108,7 @@ class BlobClient:
         return self._call("read", file.path, lambda: obstore.get(self._single, file.path, options=options).bytes())  # type: ignore[arg-type]
 
     def write(self, path: str, content: Buffer, metadata: Mapping[str, str]) -> StoredFile:
+        self._check_name(path)
         done = self._call(
             "write",
             path,
@@ -111,7 +117,9 @@ class BlobClient:
         return StoredFile(path, memoryview(content).nbytes, (done["e_tag"] or "").strip('"'))
 
     def write_large(self, path: str, local: Path, size_bytes: int, metadata: Mapping[str, str]) -> StoredFile:
-        blocks = _blocks(local, size_bytes, retry.check())
+        self._check_name(path)
+        block_bytes = max(_BLOCK_BYTES, -(-size_bytes // _MOST_BLOCKS))
+        blocks = _blocks(local, size_bytes, block_bytes, retry.check())
         done = self._call(
             "write",
             path,
@@ -121,7 +129,7 @@ class BlobClient:
                 blocks,
                 attributes=dict(metadata),
                 use_multipart=True,
-                chunk_size=_BLOCK_BYTES,
+                chunk_size=block_bytes,
                 max_concurrency=_BLOCKS_AT_ONCE,
             ),
         )
@@ -137,6 +145,7 @@ class BlobClient:
     def copy(self, file: StoredFile, path: str, source: ObjectClient) -> StoredFile:
         if not isinstance(source, BlobClient):
             raise TypeError(f"{source!r} is of another service")
+        self._check_name(path)
         headers = {"x-ms-copy-source": source._container.signed(file.path)}
         if file.etag:
             headers["x-ms-source-if-match"] = f'"{file.etag}"'
@@ -183,10 +192,10 @@ class BlobClient:
         )
 
     def _check_name(self, path: str) -> None:
-        if not _is_addressable(path):
+        if _NOT_A_PATH.search(path):
             raise InvalidPath(
-                f"{path!r} in {self.describe()} has a name that is no path: segments may not be empty, '.' or '..', and hold no "
-                "control character. Rename it."
+                f"{path!r} cannot be a path in {self.describe()}: its segments may not be empty, '.' or '..', nor hold a backslash, "
+                "a control character or what is not Unicode. Rename it."
             )
 
     def _call(self, action: Action, path: str, call: Callable[[], T]) -> T:
@@ -206,7 +215,7 @@ class BlobClient:
         if isinstance(error, PreconditionError) and action == "read" and self.metadata(path) is None:
             return self._container.failure(action, path, 404, "")
         if status := _STATUS.search(text):
-            return self._container.failure(action, path, int(status[1]), text)
+            return self._container.failure(action, path, int(status[1] or status[2]), text)
         if isinstance(error, UnauthenticatedError) and (reason := self._no_token()):
             return reason
         if isinstance(error, FileNotFoundError):
@@ -219,10 +228,6 @@ class BlobClient:
         return next((each.error for each in providers if isinstance(each, ObstoreTokens) and each.error), None)
 
 
-def _is_addressable(path: str) -> bool:
-    return all(each not in ("", ".", "..") for each in path.split("/")) and path.isprintable()
-
-
 def _store(container: Container, retries: int) -> AzureStore:
     options = obstore_options(container.account, container.name)
     options["client_options"] |= {
@@ -232,10 +237,10 @@ def _store(container: Container, retries: int) -> AzureStore:
     return AzureStore(retry_config={"max_retries": retries}, **options)
 
 
-def _blocks(local: Path, size_bytes: int, check: Callable[[], None]) -> Iterator[bytes]:
+def _blocks(local: Path, size_bytes: int, block_bytes: int, check: Callable[[], None]) -> Iterator[bytes]:
     with local.open("rb") as opened:
         left = size_bytes
-        while left and (block := opened.read(min(_BLOCK_BYTES, left))):
+        while left and (block := opened.read(min(block_bytes, left))):
             check()
             left -= len(block)
             yield block

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote
 from xml.etree import ElementTree
@@ -34,7 +35,7 @@ def list_pages(container: Container, prefix: str) -> Iterator[Page]:
     requests = Requests()
 
     def fetch(marker: str) -> Page:
-        return requests.retry(f"Listing {container}", lambda: list_page(container, prefix, marker))
+        return requests.retry("Listing", lambda: list_page(container, prefix, marker))
 
     upcoming = requests.start(lambda: fetch(""))
     while True:
@@ -87,6 +88,12 @@ def _stored(name: str, size: int, properties: ElementTree.Element) -> StoredFile
         name,
         size,
         (properties.findtext("Etag") or "").strip('"'),
-        parsedate_to_datetime(properties.findtext("Last-Modified") or "").timestamp(),
+        _seconds(properties.findtext("Last-Modified") or ""),
         f"md5:{base64.b64decode(md5).hex()}" if md5 else "",
     )
+
+
+@lru_cache
+def _seconds(date: str) -> float:
+    """Neighbours were often written in the same second."""
+    return parsedate_to_datetime(date).timestamp()
