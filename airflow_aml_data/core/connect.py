@@ -234,18 +234,18 @@ class ConnectedWorkspace:
     def check(self) -> tuple[bool, str]:
         """Whether everything works, and one sentence that says what does and what does not."""
         works, fails = [], []
-
-        def note(what: str, check: Callable[[], str]) -> bool:
+        catalog, datastores = "", self.config.datastores
+        try:
+            catalog = self.catalog.check()
+            datastores = self.datastores
+        except AmlDataError as error:
+            fails.append(str(error))
+        for name in datastores:
             try:
-                works.append(check())
+                works.append(self.storage(name).check())
             except AmlDataError as error:
-                fails.append(f"{what} ({error})" if what else str(error))
-                return False
-            return True
-
-        catalog_works = note("", self.catalog.check)
-        for name in self.datastores if catalog_works else self.config.datastores:
-            note(name, lambda: self.storage(name).check())  # noqa: B023 - called at once
+                fails.append(f"{name} ({error})")
+        works += [catalog] if catalog else []
         sentence = f"Works: {'; '.join(works) or 'nothing'}"
         return not fails, sentence + (f". Does not work: {'; '.join(fails)}" if fails else "") + "."
 

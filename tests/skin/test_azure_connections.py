@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from typing import Any
 
 import obstore
@@ -103,7 +104,8 @@ def test_a_step_carries_the_connections_that_its_script_cannot_read(
     assert "'nowhere'" in caplog.text
     read = {name: ConnectionFields(**fields) for name, fields in carried.pop("connections").items()}
     monkeypatch.delenv("AIRFLOW_CONN_MY_WASB")
-    config = WorkspaceConfig.from_mapping("azureml_default", carried, embedded_home(), read)
+    assert (carried.pop("registered"), carried.pop("chosen_default")) == ({}, "")
+    config = replace(WorkspaceConfig.from_mapping("azureml_default", carried, embedded_home()), connections=read)
     assert account(ConnectedWorkspace(config), "good").account_key == KEY
     assert KEY not in repr(config) + caplog.text
 

@@ -159,12 +159,12 @@ def test_the_default_credential_takes_a_workload_identity(
 
 
 def test_a_long_transfer_gets_new_tokens(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cloud.login, "lifetime_seconds", 1)
+    monkeypatch.setattr(cloud.login, "lifetime_seconds", 4)
     store = store_of(account(login=CLIENT, password=SECRET, extra={"tenant_id": TENANT}))
     before = len(cloud.login.issued)
     reads = 0
 
-    while len(cloud.login.issued) < before + 4:
+    while len(cloud.login.issued) < before + 3:
         obstore.put(store, "long.txt", str(reads).encode())
         reads += 1
 
