@@ -1,6 +1,7 @@
 """The example DAGs, from the real ``dags/`` folder, on the data they are shipped for.
 
-All of them run in one workspace, the first one first, as a reader would; each test looks at the result of one.
+All of them run in one workspace, the first one first, as a reader would; each test looks at the result of one. They do so twice:
+in the embedded workspace, and with the workspace's connection switched to Azure storage.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import ParamValidationError
 
 from airflow_aml_data import Dataset, Workspace
+from tests.azurite import Azurite
 from tests.skin.conftest import FinishedRun, parse_folder, run
+from tests.storage.stores import airflow_connections, blob_store, sas_token, with_key, with_sas
 
 pytestmark = pytest.mark.slow
 
@@ -32,12 +35,39 @@ EXAMPLES = sorted(each.stem for each in PROJECT_DAGS.glob("*.py"))
 RunExample = Callable[..., FinishedRun]
 
 
-@pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    """One embedded workspace for all examples."""
+@pytest.fixture(scope="module", params=["local", "azurite"])
+def stores(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """One workspace for all examples: embedded, or with data in two storage accounts and a folder.
+
+    :returns: Values for the form of ``aml_11_storage``.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow_home")))
-        yield Workspace()
+        if request.param == "local":
+            yield {}
+            return
+        azurite: Azurite = request.getfixturevalue("azurite")
+        for container, account in (("raw", "first"), ("results", "second"), ("lake", "second")):
+            azurite.create_container(container, account)
+        datastores = {
+            "workspaceblobstore": blob_store("raw", "wasb_raw"),
+            "scratch": {"kind": "local", "root": str(tmp_path_factory.mktemp("scratch"))},
+            "results": blob_store("results", "wasb_results"),
+            "lake": {"kind": "azure_data_lake_gen2", "filesystem": "lake", "conn_id": "wasb_results"},
+        }
+        connections = {
+            "wasb_raw": with_key(azurite, azurite.url),
+            "wasb_results": with_sas(azurite, azurite.url, sas_token(azurite, "second"), "second"),
+        }
+        for name, value in airflow_connections(datastores, **connections).items():
+            patch.setenv(name, value)
+        yield {"intermediate": "scratch", "results": "results", "lake": "lake"}
+
+
+@pytest.fixture(scope="module")
+def workspace(stores: dict[str, str]) -> Workspace:
+    """The workspace the examples run in."""
+    return Workspace()
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +253,20 @@ def test_a_step_reads_parts_of_what_another_wrote_as_tables(run_example: RunExam
     assert compare["first_rows"] + compare["second_rows"] <= 5_000
     assert abs(compare["first_rows"] - compare["second_rows"]) < 300
     assert compare["first_late"] == pytest.approx(compare["second_late"], abs=0.05)
+
+
+def test_one_dag_writes_to_the_stores_that_the_trigger_form_names(
+    run_example: RunExample, stores: dict[str, str]
+) -> None:
+    finished = run_example("aml_11_storage", **stores)
+
+    assert finished.xcom("clean") == {"rows_read": 336_776, "rows_kept": 327_346}
+    assert finished.xcom("delays") == {"worst_carrier": "F9", "worst_dest": "CAE"}
+    by_airline, by_airport = (finished.xcom("delays", name) for name in ("by_airline", "by_airport"))
+    assert by_airline.to_pandas_dataframe()["minutes"].iloc[0] == pytest.approx(21.92)
+    assert len(by_airport.to_pandas_dataframe()) == 104
+    written = [finished.xcom("clean", "clean_flights"), by_airline, by_airport]
+    assert [each.datastore for each in written] == (list(stores.values()) or ["workspaceblobstore"] * 3)
 
 
 def test_the_articles_pipeline_beats_every_simple_guess(run_example: RunExample, workspace: Workspace) -> None:

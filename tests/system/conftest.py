@@ -1,5 +1,6 @@
 """One real Airflow for all system tests: it takes 20 seconds to start."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -39,3 +40,11 @@ def make_dag_file(dags_folder: Path) -> Callable[[str, str], Path]:
         return partial.rename(file)  # at once: the DAG processor may be looking
 
     return make
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
+    """Come back when something is so; fail when it is not for too long."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -16,6 +16,7 @@ import pytest
 from airflow_aml_data.core.connect import ConnectedWorkspace, connect
 from airflow_aml_data.core.manifest import Manifest, read_local
 from dev.local_airflow import LocalAirflow
+from tests.system.conftest import wait_until
 
 pytestmark = pytest.mark.system
 
@@ -146,10 +147,3 @@ def test_a_task_marked_failed_ends_its_script_and_every_process_of_it(
     wait_until(lambda: not psutil.pid_exists(int(script)) and not psutil.pid_exists(int(daemon)))
     wait_until(lambda: not Path(work).exists())
     assert airflow.wait("stopped", run_id) == "failed"
-
-
-def wait_until(true: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

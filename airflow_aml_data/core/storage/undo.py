@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
 
 from airflow_aml_data.core.identity import RESERVED_FOLDER
 from airflow_aml_data.core.storage.base import Progress, StoredFile
@@ -33,7 +34,7 @@ class Journal:
         """Write down what will be written, and keep what it replaces."""
         content = json.dumps({"files": list(paths), "replaced": [each.path for each in replaced]})
         copy(self._client, [(each, self._kept(each.path)) for each in replaced], self._client, lambda *_: None)
-        write(self._client, f"{self._path}.json", content.encode(), reads_back=True)
+        write(self._client, f"{self._path}.json", _sealed(content.encode()), reads_back=True)
 
     def undo(self) -> None:
         """Remove what is still ours, put back what it replaced; nothing without a journal."""
@@ -65,9 +66,25 @@ class Journal:
         found = next(iter(self._client.list_files(path)), None)
         if found is None or found.path != path:
             return {}
-        content = Requests().one(f"Reading {path!r}", lambda: read_exactly(self._client, found, 0, found.size_bytes))
-        journal: dict[str, list[str]] = json.loads(bytes(content))
+
+        def read() -> bytes:
+            content = _unsealed(bytes(read_exactly(self._client, found, 0, found.size_bytes)))
+            if content is None:
+                raise StorageError(f"{path!r} in {self._client.describe()} came damaged.")
+            return content
+
+        journal: dict[str, list[str]] = json.loads(Requests().one(f"Reading {path!r}", read))
         return journal
+
+
+def _sealed(content: bytes) -> bytes:
+    """With its checksum: what a damaged journal does not name would not be undone."""
+    return sha256(content).hexdigest().encode() + b"\n" + content
+
+
+def _unsealed(sealed: bytes) -> bytes | None:
+    content = sealed.partition(b"\n")[2]
+    return content if _sealed(content) == sealed else None
 
 
 def write(client: ObjectClient, path: str, content: bytes, *, reads_back: bool) -> None:

@@ -52,14 +52,21 @@ def list_page(container: Container, prefix: str, marker: str = "", limit: int = 
     query = {"restype": "container", "comp": "list", "include": "metadata", "maxresults": str(limit), "prefix": prefix}
     answer = container.request("list", "GET", query=query | ({"marker": marker} if marker else {}))
     try:
-        root = ElementTree.fromstring(answer.content)  # noqa: S314 - the storage service's own
-    except ElementTree.ParseError:
-        raise StorageError(f"{container}: a listing was cut short.") from None
+        return _page(ElementTree.fromstring(answer.content))  # noqa: S314 - the storage service's own
+    except (ElementTree.ParseError, ValueError):
+        raise StorageError(f"{container}: a listing came cut short or damaged.") from None
+
+
+def _page(root: ElementTree.Element) -> Page:
+    """What a listing says.
+
+    :raises ValueError: when it is none.
+    """
     page = Page([], [], root.findtext("NextMarker") or "")
     for blob in root.iterfind("Blobs/Blob"):
         name, properties = _name(blob), blob.find("Properties")
         if properties is None:
-            raise StorageError(f"{container}: a listing lacks the properties of {name!r}.")
+            raise ValueError(f"no properties of {name!r}")
         size = int(properties.findtext("Content-Length") or 0)
         if _is_mark(name, size, blob, properties):
             page.marks.append(name)
