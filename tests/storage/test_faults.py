@@ -10,7 +10,7 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -211,7 +211,9 @@ def runs(
         "datastores": {"store": blob_store(CONTAINER, "wasb_faulty")},
         "catalog_connection_string": f"sqlite:///{tmp_path / 'catalog.db'}",
     }
-    workspace = WorkspaceConfig.from_mapping("azureml_default", config, tmp_path, {"wasb_faulty": fields})
+    workspace = replace(
+        WorkspaceConfig.from_mapping("azureml_default", config, tmp_path), connections={"wasb_faulty": fields}
+    )
     return Runs(ConnectedWorkspace(workspace), azurite, tmp_path, caplog)
 
 

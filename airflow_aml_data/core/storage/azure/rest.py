@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+import logging
 import os
 import re
 import threading
@@ -40,7 +41,19 @@ _NOT_PERMITTED = {
     "AuthorizationServiceMismatch",
 }
 _CODE = re.compile(r"<Code>([^<]+)</Code>")
+_SIGNATURE = re.compile(r"\bsig=[^&\s\"']+")
 _MESSAGE = re.compile(r"<Message>([^<\n]+)")
+
+
+class _HideSignatures(logging.Filter):
+    """Takes SAS signatures out of the request lines that the HTTP library logs at level DEBUG."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = _SIGNATURE.sub("sig=***", record.getMessage()), ()
+        return True
+
+
+logging.getLogger("urllib3.connectionpool").addFilter(_HideSignatures())
 
 
 class Container:
