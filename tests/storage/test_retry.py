@@ -153,6 +153,7 @@ def test_cancelling_ends_transfers_that_wait_for_an_answer_but_not_what_clears_a
     with retry.clearing():
         assert Requests().one("x", lambda: Requests().one("y", lambda: "cleared")) == "cleared"
 
+    retry.begin()
     later: list[bool] = []
     settling = threading.Thread(target=lambda: (retry.settle(), later.append(answered.is_set())))
     settling.start()

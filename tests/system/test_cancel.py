@@ -38,17 +38,14 @@ from airflow_aml_data import Dataset, Datastore, OutputFileDatasetConfig, Python
 def note_process(context):
     Path({pids!r}, context["ti"].task_id).write_text(str(os.getpid()))
 
-with DAG("cancelled"):
-    store = Datastore.get(Workspace("azureml_cancelled"), "store")
-    PythonScriptStepOperator(
-        task_id="download", source_directory="cancelled", script_name="write.py", pre_execute=note_process,
-        inputs=[Dataset.File.from_files((store, "in")).as_named_input("data").as_download()],
-        arguments=["1", OutputFileDatasetConfig("out", destination=(store, "download")).as_upload()],
-    )
-    PythonScriptStepOperator(
-        task_id="upload", source_directory="cancelled", script_name="write.py", pre_execute=note_process,
-        arguments=["{size}", OutputFileDatasetConfig("out", destination=(store, "upload")).as_upload()],
-    )
+store = Datastore.get(Workspace("azureml_cancelled"), "store")
+data = Dataset.File.from_files((store, "in")).as_named_input("data").as_download()
+for task_id, inputs, size in (("download", [data], 1), ("upload", [], {size})):
+    with DAG(f"cancelled_{{task_id}}"):
+        PythonScriptStepOperator(
+            task_id=task_id, source_directory="cancelled", script_name="write.py", pre_execute=note_process, inputs=inputs,
+            arguments=[str(size), OutputFileDatasetConfig("out", destination=(store, task_id)).as_upload()],
+        )
 """
 
 SCRIPT = """
@@ -65,6 +62,18 @@ def proxy(azurite: Azurite) -> Iterator[FaultProxy]:
     with fault_proxy(azurite.url) as running:
         running.slow = (16 * 1024, 0.5)
         yield running
+
+
+@pytest.fixture(scope="module")
+def pids(
+    make_dag_file: Callable[[str, str], Path], dags_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder in which each task of the DAGs leaves the id of its process."""
+    folder = tmp_path_factory.mktemp("pids")
+    (dags_folder / "cancelled").mkdir()
+    (dags_folder / "cancelled" / "write.py").write_text(SCRIPT)
+    make_dag_file("cancelled", DAG_FILE.format(pids=str(folder), size=SIZE))
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -91,29 +100,26 @@ def test_a_cancelled_task_ends_its_transfers(
     azurite: Azurite,
     proxy: FaultProxy,
     catalog: Catalog,
-    make_dag_file: Callable[[str, str], Path],
-    dags_folder: Path,
-    tmp_path: Path,
+    pids: Path,
 ) -> None:
+    dag_id = f"cancelled_{task}"
+
     def slow_when_large(request: Request) -> Fault | None:
         return fault if is_transfer(request, task) else None
 
-    (dags_folder / "cancelled").mkdir(exist_ok=True)
-    (dags_folder / "cancelled" / "write.py").write_text(SCRIPT)
-    make_dag_file("cancelled", DAG_FILE.format(pids=str(tmp_path), size=SIZE))
     proxy.decide = slow_when_large
-    run_id = airflow.trigger("cancelled")
+    run_id = airflow.trigger(dag_id)
     wait_until(lambda: any(is_transfer(each, task) for each in proxy.requests))
-    process = psutil.Process(int((tmp_path / task).read_text()))
+    process = psutil.Process(int((pids / task).read_text()))
 
-    airflow.patch(f"/dags/cancelled/dagRuns/{quote(run_id)}/taskInstances/{task}", {"new_state": "failed"})
+    airflow.patch(f"/dags/{dag_id}/dagRuns/{quote(run_id)}/taskInstances/{task}", {"new_state": "failed"})
 
     wait_until(lambda: not process.is_running())
-    (output,) = catalog.find_outputs(dag_id="cancelled", run_id=run_id, task_id=task)
+    (output,) = catalog.find_outputs(dag_id=dag_id, run_id=run_id, task_id=task)
     asked = [each for each in proxy.requests if is_transfer(each, task)]
     assert output.state == "abandoned"
     assert list(scratch_root().glob(f"{output.step_run_id}*")) == []
-    airflow.wait("cancelled", run_id)
+    airflow.wait(dag_id, run_id)
     assert [each for each in proxy.requests if is_transfer(each, task)] == asked
     assert names(azurite, CONTAINER, f"{task}/") == []
 

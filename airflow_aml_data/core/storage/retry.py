@@ -23,10 +23,11 @@ _LONGEST_WAIT_SECONDS = 30.0
 _BUDGET_SECONDS = 300.0
 _ATTEMPTS = 12
 _NOTICE_SECONDS = 0.1
-_GRACE_SECONDS = 3.0
+_GRACE_SECONDS = 2.0
 _END = object()
 
 _cancelled = threading.Event()
+_cancelled_at = 0.0
 _current = threading.local()
 _late: list[threading.Thread] = []
 
@@ -36,6 +37,8 @@ def cancel() -> None:
 
     What is done inside :func:`clearing` goes on: it is what a cancelled task still has to do.
     """
+    global _cancelled_at
+    _cancelled_at = time.monotonic()
     _cancelled.set()
 
 
@@ -60,14 +63,20 @@ def check() -> Callable[[], None]:
     return requests.check if requests else Requests().check
 
 
-def settle(seconds: float | None = None) -> None:
-    """Wait for requests under way that nobody waits for any more: a write must not come after what clears it away."""
-    deadline = None if seconds is None else time.monotonic() + seconds
+def settle() -> None:
+    """Wait for requests under way that nobody waits for any more: a write must not come after what clears it away.
+
+    In a cancelled task only for a moment: Airflow kills it five seconds after it was told to end, and what is under way with it.
+    """
     for each in list(_late):
-        if each.ident is not None:
-            each.join(None if deadline is None else max(deadline - time.monotonic(), 0.0))
+        while each.ident is not None and each.is_alive() and not _is_overdue():
+            each.join(_NOTICE_SECONDS)
         if not each.is_alive():
             _late.remove(each)
+
+
+def _is_overdue() -> bool:
+    return _cancelled.is_set() and time.monotonic() > _cancelled_at + _GRACE_SECONDS
 
 
 class Requests:
@@ -148,7 +157,7 @@ class Requests:
         except BaseException:
             self._ended.set()
             _late.extend(threads)
-            settle(_GRACE_SECONDS if _cancelled.is_set() and not self.is_clearing else None)
+            settle()
             raise
 
     def one(self, what: str, request: Callable[[], T]) -> T:
