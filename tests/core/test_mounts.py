@@ -234,6 +234,27 @@ def test_kill_9_of_the_task_leaves_no_mount_no_server_and_no_script(steps, put, 
     assert Path("/proc/self/mountinfo").read_text() == before
 
 
+def test_a_step_is_stopped_at_once_while_its_store_hangs(steps, put, data):
+    """Nobody writes into the pipe that has taken the file's place: reading it would never end."""
+    put({"in/a.txt": "old"})
+    script = """
+        import os, sys
+        place = sys.argv[2] + "/in/a.txt"
+        os.remove(place); os.mkfifo(place)
+        print("reads", flush=True)
+        open(sys.argv[1] + "/a.txt").read()
+    """
+    compute = LocalCompute(grace_seconds=60)
+    with pytest.raises(StepFailed, match="signal 15"):
+        steps.run(
+            script,
+            arguments=[data("in").as_mount(), str(steps.root)],
+            compute=compute,
+            on_line=lambda line: compute.stop() if line == "reads" else None,
+        )
+    assert steps.leftovers() == []
+
+
 class TestOutputs:
     @pytest.mark.slow
     def test_files_are_stored_as_they_are_closed(self, steps):
