@@ -21,7 +21,7 @@ from airflow_aml_data.core.registration import content_digest
 from airflow_aml_data.core.storage.base import StoredFile
 from airflow_aml_data.core.storage.files import files_below
 from airflow_aml_data.core.transfer import Meter
-from airflow_aml_data.errors import OutputUnusable, StorageError
+from airflow_aml_data.errors import AmlDataError, OutputUnusable, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def commit_step(
         if each.mode == "upload":
             try:
                 workspace.storage(each.datastore).drop_staging(plan.run.id, each.name)
-            except StorageError as error:  # the output is committed: nothing may fail the step any more
+            except AmlDataError as error:  # the output is committed: nothing may fail the step any more
                 log.warning("The staging area of output %r stays: %s", each.name, error)
     return references
 

@@ -331,6 +331,13 @@ class TestPublishing:
         opened(azurite, container).take_back("r", "o", "d", exclusive=False)
         assert {each.name: azure.download_blob(each.name).readall() for each in azure.list_blobs()} == {"d/a": b"old"}
 
+    def test_a_journal_that_was_never_written_whole_stands_for_nothing(self, storage, azure, monkeypatch):
+        monkeypatch.setattr(retry, "_FIRST_WAIT_SECONDS", 0.001)
+        azure.upload_blob(".aml_data/staging/r/o.json", b"half a jour")
+        azure.upload_blob("d/a", b"theirs")
+        storage.take_back("r", "o", "d", exclusive=False)
+        assert {each.name for each in azure.list_blobs()} == {"d/a"}
+
 
 class TestCopy:
     @pytest.fixture

@@ -203,7 +203,7 @@ def runs(
     """Runs in a workspace whose one datastore is reached through the proxy; nobody waits long before a retry."""
     monkeypatch.setattr(retry, "_FIRST_WAIT_SECONDS", 0.001)
     monkeypatch.setattr(retry, "_LONGEST_WAIT_SECONDS", 0.01)
-    monkeypatch.setattr(retry, "_ATTEMPTS", 4)
+    monkeypatch.setattr(retry, "_ATTEMPTS", 3)
     shutil.copy(empty_catalog, tmp_path / "catalog.db")
     (tmp_path / "sources").mkdir()
     fields = ConnectionFields(conn_id="wasb_faulty", **with_key(azurite, proxy.url))

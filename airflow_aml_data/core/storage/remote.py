@@ -169,7 +169,7 @@ class RemoteStorage:
         with retry.clearing():
             retry.settle()
             if exclusive:
-                undo.delete(self.client, [each.path for each in self.client.list_files(destination)])
+                undo.delete_below(self.client, destination)
             journal.undo()
             journal.drop()
 

@@ -14,6 +14,7 @@ from airflow_aml_data.core.storage.retry import Requests
 from airflow_aml_data.errors import StorageError
 
 _MARK = "aml_step_run"
+_ROUNDS = 5
 _DELETE_FILES = 256
 _DELETE_THREADS = 4
 
@@ -54,9 +55,8 @@ class Journal:
 
     def drop(self) -> None:
         """Remove the journal and what it kept."""
-        kept = [each.path for each in self._client.list_files(f"{self._path}.undo")]
         delete(self._client, [f"{self._path}.json"])  # first: without it, nothing is put back any more
-        delete(self._client, kept)
+        delete_below(self._client, f"{self._path}.undo")
 
     def _kept(self, path: str) -> str:
         return f"{self._path}.undo/{path}"
@@ -67,9 +67,17 @@ class Journal:
         if found is None or found.path != path:
             return {}
 
+        damaged: list[bytes] = []
+
         def read() -> bytes:
-            content = _unsealed(bytes(read_exactly(self._client, found, 0, found.size_bytes)))
+            sealed = bytes(read_exactly(self._client, found, 0, found.size_bytes))
+            content = _unsealed(sealed)
+            if (
+                content is None and sealed in damaged
+            ):  # in the store, not on its way: nothing is published before it is whole
+                return b"{}"
             if content is None:
+                damaged.append(sealed)
                 raise StorageError(f"{path!r} in {self._client.describe()} came damaged.")
             return content
 
@@ -106,6 +114,19 @@ def delete(client: ObjectClient, paths: Iterable[str]) -> None:
         lambda batch: requests.retry("Deleting", lambda: client.delete(batch)),
         [ordered[start : start + _DELETE_FILES] for start in range(0, len(ordered), _DELETE_FILES)],
     )
+
+
+def delete_below(client: ObjectClient, path: str) -> None:
+    """Remove a folder with all that is in it, or the file itself.
+
+    :raises StorageError: when something stays: a listing that was damaged on its way may have named other files.
+    """
+    for _ in range(_ROUNDS):
+        found = [each.path for each in client.list_files(path)]
+        if not found:
+            return
+        delete(client, found)
+    raise StorageError(f"{path!r} in {client.describe()} is not empty after its files were removed {_ROUNDS} times.")
 
 
 def copy(

@@ -18,7 +18,13 @@ from obstore.store import AzureStore
 from airflow_aml_data.core.storage import retry
 from airflow_aml_data.core.storage.azure.account import ACCOUNT_OPTIONS, azure_account, obstore_options
 from airflow_aml_data.core.storage.azure.listing import list_page, list_pages
-from airflow_aml_data.core.storage.azure.rest import CONNECT_SECONDS, REQUEST_SECONDS, Action, Container
+from airflow_aml_data.core.storage.azure.rest import (
+    CONNECT_SECONDS,
+    REQUEST_SECONDS,
+    Action,
+    Container,
+    is_not_permitted,
+)
 from airflow_aml_data.core.storage.azure.tokens import ObstoreTokens
 from airflow_aml_data.core.storage.base import DatastoreConfig, StoredFile, check_options
 from airflow_aml_data.core.storage.client import ObjectClient
@@ -227,6 +233,8 @@ class BlobClient:
         if isinstance(error, PreconditionError) and action == "read" and self.metadata(path) is None:
             return self._container.failure(action, path, 404, "")
         if status := _STATUS.search(text):
+            if status[2] == "403" and not is_not_permitted(text):  # the batch itself was accepted
+                return StorageError(f"A part of a batch came damaged to {self.describe()}.")
             return self._container.failure(action, path, int(status[1] or status[2]), text)
         if isinstance(error, UnauthenticatedError) and (reason := self._no_token()):
             return reason

@@ -53,7 +53,7 @@ def list_page(container: Container, prefix: str, marker: str = "", limit: int = 
     answer = container.request("list", "GET", query=query | ({"marker": marker} if marker else {}))
     try:
         return _page(ElementTree.fromstring(answer.content))  # noqa: S314 - the storage service's own
-    except (ElementTree.ParseError, ValueError):
+    except (ElementTree.ParseError, LookupError, ValueError):  # a damaged one may name any encoding
         raise StorageError(f"{container}: a listing came cut short or damaged.") from None
 
 

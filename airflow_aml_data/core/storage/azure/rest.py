@@ -144,7 +144,7 @@ class Container:
         if status == 412 and action in ("read", "copy"):
             return DataChanged(f"{what} was changed since it was listed or committed.")
         if status in (401, 403):
-            is_known = code in _NOT_PERMITTED or "using this permission" in text
+            is_known = code in _NOT_PERMITTED or is_not_permitted(text)
             return self._refused(action, what, is_known, answered)
         if status >= 500 or status in _TRY_AGAIN:
             error = StorageError(f"{what}: the service is busy or failed. {answered}.")
@@ -214,6 +214,11 @@ def container_sas(account: AzureAccount, container: str, expiry: datetime) -> st
     ]
     digest = hmac.digest(base64.b64decode(account.account_key), "\n".join(signed).encode(), "sha256")
     return urlencode(said | {"sig": base64.b64encode(digest).decode()})
+
+
+def is_not_permitted(text: str) -> bool:
+    """Whether a refusal without a code is one for want of a permission."""
+    return "using this permission" in text
 
 
 def _seconds(retry_after: Any) -> float | None:
