@@ -66,7 +66,6 @@ class Journal:
         found = next(iter(self._client.list_files(path)), None)
         if found is None or found.path != path:
             return {}
-
         damaged: list[bytes] = []
 
         def read() -> bytes:
@@ -74,7 +73,7 @@ class Journal:
             content = _unsealed(sealed)
             if (
                 content is None and sealed in damaged
-            ):  # in the store, not on its way: nothing is published before it is whole
+            ):  # it lies so in the store: nothing is published before it is whole
                 return b"{}"
             if content is None:
                 damaged.append(sealed)
