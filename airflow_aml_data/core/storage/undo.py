@@ -41,6 +41,10 @@ class Journal:
         """Remove what is still ours, put back what it replaced; nothing without a journal."""
         journal = self._read()
         kept = {each.path: each for each in self._client.list_files(f"{self._path}.undo")}
+        if lost := {self._kept(path) for path in journal.get("replaced", [])} - kept.keys():
+            raise StorageError(
+                f"{min(lost)!r}, a copy of what was replaced, is not listed in {self._client.describe()}. Nothing was undone."
+            )
         requests = Requests(SMALL_THREADS)
 
         def find_ours(path: str) -> str:

@@ -52,21 +52,23 @@ def list_page(container: Container, prefix: str, marker: str = "", limit: int = 
     query = {"restype": "container", "comp": "list", "include": "metadata", "maxresults": str(limit), "prefix": prefix}
     answer = container.request("list", "GET", query=query | ({"marker": marker} if marker else {}))
     try:
-        return _page(ElementTree.fromstring(answer.content))  # noqa: S314 - the storage service's own
+        return _page(ElementTree.fromstring(answer.content), prefix)  # noqa: S314 - the storage service's own
     except (ElementTree.ParseError, LookupError, ValueError):  # a damaged one may name any encoding
         raise StorageError(f"{container}: a listing came cut short or damaged.") from None
 
 
-def _page(root: ElementTree.Element) -> Page:
+def _page(root: ElementTree.Element, prefix: str) -> Page:
     """What a listing says.
 
-    :raises ValueError: when it is none.
+    :raises ValueError: when it is none, or not the one that was asked for.
     """
     page = Page([], [], root.findtext("NextMarker") or "")
     for blob in root.iterfind("Blobs/Blob"):
         name, properties = _name(blob), blob.find("Properties")
         if properties is None:
             raise ValueError(f"no properties of {name!r}")
+        if not name.startswith(prefix):
+            raise ValueError(f"{name!r} does not begin with {prefix!r}")
         size = int(properties.findtext("Content-Length") or 0)
         if _is_mark(name, size, blob, properties):
             page.marks.append(name)
