@@ -26,7 +26,8 @@ from airflow_aml_data.core.outputs import OutputReference
 from airflow_aml_data.core.plan import StepDeclaration
 from airflow_aml_data.core.step import StepResult, run_step
 from airflow_aml_data.core.storage import retry
-from airflow_aml_data.errors import AmlDataError, StepFailed
+from airflow_aml_data.core.storage.base import DatastoreConfig, open_storage
+from airflow_aml_data.errors import AmlDataError, StepFailed, StorageRefused
 from tests.azurite import Azurite
 from tests.storage.fault_proxy import FAULTS, Decide, Fault, FaultProxy, fault_proxy, no_fault, random_faults
 from tests.storage.stores import blob_store, content, names, put, with_key
@@ -234,3 +235,40 @@ def test_every_run_ends_with_the_whole_output_or_with_an_error_and_nothing(
     assert list((runs.folder / "scratch").glob("dag*")) == []
     assert RUNS // 10 < runs.ends["committed"] < RUNS
     assert faults.keys() == set(FAULTS)
+
+
+def test_a_retry_is_in_the_log_and_comes_when_the_server_said(
+    runs: Runs, proxy: FaultProxy, azurite: Azurite, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(azurite, CONTAINER, {"asked/a.txt": b"a"})
+    monkeypatch.setattr(proxy, "retry_after", "1")
+    storage = runs.workspace.storage("store")
+    before = len(proxy.requests)
+    proxy.decide = lambda request: "throttled" if not request.times and "asked" in request.target else None
+
+    assert [each.path for each in storage.list_files("asked")] == ["asked/a.txt"]
+
+    first, second = proxy.requests[before : before + 2]
+    assert (first.fault, second.fault) == ("throttled", None)
+    assert second.at - first.at >= 1
+    assert "429" in caplog.text
+    assert "Attempt 2 follows in 1.0 s" in caplog.text
+
+
+@pytest.mark.parametrize("wrong", ["key", "container"])
+def test_what_no_retry_can_cure_fails_with_the_first_request(
+    wrong: str, runs: Runs, proxy: FaultProxy, azurite: Azurite, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = "d3Jvbmc=" if wrong == "key" else ""
+    fields = ConnectionFields(conn_id="wasb_wrong", **with_key(azurite, proxy.url, key=key))
+    options = blob_store("missing" if wrong == "container" else CONTAINER, "wasb_wrong")
+    del options["kind"]
+    storage = open_storage(DatastoreConfig(name="wrong", kind="azure_blob", options=options, connection=fields))
+    proxy.decide = no_fault
+    before = len(proxy.requests)
+
+    with pytest.raises(StorageRefused, match="wasb_wrong"):
+        next(storage.list_files("anything"))
+
+    assert len(proxy.requests) == before + 1
+    assert "Attempt" not in caplog.text
