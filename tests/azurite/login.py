@@ -150,12 +150,15 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def running_login(certificates: Certificates) -> Iterator[Login]:
     """A service of its own, on a free port of this machine."""
-    handler = type("_Bound", (_Handler,), {})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+
+    class Handler(_Handler):
+        """Of this service alone."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates.cert_file, certificates.key_file)
     server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    login = handler.login = Login(f"https://127.0.0.1:{server.server_port}")  # type: ignore[attr-defined]
+    login = Handler.login = Login(f"https://127.0.0.1:{server.server_port}")
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from typing import Any
 
 import pytest
 from azure.core.credentials import AccessToken
@@ -26,8 +27,8 @@ def client(azure_files: AzureFiles) -> FileShareClient:
     return sign_in(azure_files, account_key=azure_files.keys["first"])
 
 
-def sign_in(files: AzureFiles, share: str = "files", **access: object) -> FileShareClient:
-    account = AzureAccount(name="first", url=files.account_url(), conn_id="my_share", **access)  # type: ignore[arg-type]
+def sign_in(files: AzureFiles, share: str = "files", **access: Any) -> FileShareClient:
+    account = AzureAccount(name="first", url=files.account_url(), conn_id="my_share", **access)
     return FileShareClient(Share(account, share))
 
 
