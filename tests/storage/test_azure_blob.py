@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import re
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from airflow_aml_data.core.connections import ConnectionFields
 from airflow_aml_data.core.manifest import read_local
-from airflow_aml_data.core.storage import fetch, remote, retry
+from airflow_aml_data.core.storage import fetch, remote, retry, send
 from airflow_aml_data.core.storage.azure import listing, rest
 from airflow_aml_data.core.storage.azure.account import AzureAccount
 from airflow_aml_data.core.storage.base import DatastoreConfig, Placement, StoredFile, open_storage
@@ -376,3 +377,23 @@ class TestCopy:
         azure.upload_blob("a", b"new", overwrite=True)
         with pytest.raises(DataChanged, match="a"):
             elsewhere("first").copy([(before, "b")], storage, progress=quiet)
+
+
+@pytest.mark.parametrize("change", [1, -1])
+def test_a_file_written_to_while_it_is_sent_is_an_error_before_it_is_stored(
+    storage: RemoteStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: int
+) -> None:
+    local = tmp_path / "log.txt"
+    local.write_bytes(b"x" * 100)
+    measured = os.stat
+
+    def change_it_once_it_is_measured(path, *args, **options):
+        result = measured(path, *args, **options)
+        if str(path) == str(local):
+            os.truncate(local, 100 + change)
+        return result
+
+    monkeypatch.setattr(send.os, "stat", change_it_once_it_is_measured)
+    with pytest.raises(DataChanged, match=r"log\.txt was 100 bytes long"):
+        send.send(storage.client, [(str(local), "logs/log.txt")], {}, quiet, reads_back=False)
+    assert listed(storage) == []

@@ -7,13 +7,14 @@ import logging
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import xxhash
 
 from airflow_aml_data.core.storage.base import Placement, Progress, StoredFile
+from airflow_aml_data.core.storage.batches import in_batches
 from airflow_aml_data.core.storage.client import ObjectClient
 from airflow_aml_data.core.storage.retry import Requests
 from airflow_aml_data.errors import DataChanged, StorageError
@@ -29,10 +30,14 @@ SMALL_BYTES = 1024 * 1024
 """Files up to here are moved whole, many at once."""
 SMALL_THREADS = 32
 LARGE_THREADS = 8
-_BATCH_FILES = 64
+BATCH_FILES, BATCH_BYTES = 64, 1024 * 1024
 _VERIFY_BYTES = 1024 * 1024
 _FETCHES = 3
 """How often a file is fetched whose content is not what its checksum says: the network may have been at fault."""
+
+
+_IsThere = Callable[[Placement], bool]
+_Moved = Callable[[tuple[int, int]], None]
 
 
 def fetch(client: ObjectClient, placements: Sequence[Placement], folder: Path, progress: Progress) -> None:
@@ -40,14 +45,18 @@ def fetch(client: ObjectClient, placements: Sequence[Placement], folder: Path, p
 
     :raises DataChanged: naming a file that is no longer what its placement says.
     """
-    small = [each for each in placements if each.file.size_bytes <= SMALL_BYTES]
-    large = [each for each in placements if each.file.size_bytes > SMALL_BYTES]
-    for parent in {os.path.dirname(folder / each.target) for each in placements}:  # noqa: PTH120 - of 100,000
-        Path(parent).mkdir(parents=True, exist_ok=True)
-    moved: Callable[[tuple[int, int]], None] = lambda done: progress(*done)  # noqa: E731
-    requests = Requests(SMALL_THREADS)
-    requests.each(lambda batch: _fetch_batch(client, requests, batch, folder), _batches(small), moved)
-    _fetch_large(client, large, folder, moved)
+    moved: _Moved = lambda done: progress(*done)  # noqa: E731
+    parents = {each.target.rpartition("/")[0] for each in placements}
+    new = {each for each in parents if not (folder / each).exists()}
+    for each in parents:
+        (folder / each).mkdir(parents=True, exist_ok=True)
+
+    def is_there(placement: Placement) -> bool:
+        file, target = placement
+        return target.rpartition("/")[0] not in new and is_whole(file, f"{folder}/{target}")
+
+    _fetch_small(client, [each for each in placements if each.file.size_bytes <= SMALL_BYTES], folder, is_there, moved)
+    _fetch_large(client, [each for each in placements if each.file.size_bytes > SMALL_BYTES], folder, is_there, moved)
 
 
 def read_whole(client: ObjectClient, requests: Requests, file: StoredFile) -> Buffer:
@@ -110,39 +119,37 @@ def is_whole(file: StoredFile, local: str) -> bool:
     return f"{file.checksum.partition(':')[0]}:{digest.hexdigest()}" == file.checksum
 
 
-def _batches(placements: Sequence[Placement]) -> Iterator[list[Placement]]:
-    """Neighbours: one task for each of many small files would cost more than moving it."""
-    batch: list[Placement] = []
-    size = 0
-    for each in placements:
-        if batch and (len(batch) == _BATCH_FILES or size + each.file.size_bytes > RANGE_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(each)
-        size += each.file.size_bytes
-    if batch:
-        yield batch
+def _fetch_small(
+    client: ObjectClient, placements: Sequence[Placement], folder: Path, is_there: _IsThere, moved: _Moved
+) -> None:
+    requests, writing = Requests(SMALL_THREADS), threading.Lock()
+
+    def fetch_batch(batch: Sequence[Placement]) -> tuple[int, int]:
+        missing = [each for each in batch if not is_there(each)]
+        contents = [read_whole(client, requests, each.file) for each in missing]
+        # In turns: threads that write small files side by side spend their time on waiting for each other.
+        with writing:
+            _write_files(zip(missing, contents, strict=True), folder, requests)
+        return len(batch), sum(each.file.size_bytes for each in batch)
+
+    batches = in_batches(placements, lambda each: each.file.size_bytes, BATCH_FILES, BATCH_BYTES)
+    requests.each(fetch_batch, list(batches), moved)
 
 
-def _fetch_batch(client: ObjectClient, requests: Requests, batch: Sequence[Placement], folder: Path) -> tuple[int, int]:
+def _write_files(contents: Iterable[tuple[Placement, Buffer]], folder: Path, requests: Requests) -> None:
     partial = f"{folder}/.{uuid.uuid4().hex}.partial"
     try:
-        for file, target in batch:
-            local = f"{folder}/{target}"
-            if is_whole(file, local):
-                continue
-            content = read_whole(client, requests, file)
+        for placement, content in contents:
             descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
             try:
                 _write(descriptor, content, 0)
             finally:
                 os.close(descriptor)
             requests.check()
-            os.rename(partial, local)  # noqa: PTH104
+            os.rename(partial, f"{folder}/{placement.target}")  # noqa: PTH104 - of 100,000
     finally:
         if os.path.lexists(partial):
             os.unlink(partial)  # noqa: PTH108
-    return len(batch), sum(each.file.size_bytes for each in batch)
 
 
 class _Piece(NamedTuple):
@@ -153,7 +160,7 @@ class _Piece(NamedTuple):
 
 
 def _fetch_large(
-    client: ObjectClient, placements: Sequence[Placement], folder: Path, moved: Callable[[tuple[int, int]], None]
+    client: ObjectClient, placements: Sequence[Placement], folder: Path, is_there: _IsThere, moved: _Moved
 ) -> None:
     left = list(placements)
     for _ in range(_FETCHES):
@@ -178,7 +185,7 @@ def _fetch_large(
             return 0, length - file.size_bytes
 
         try:
-            requests.each(fetch_piece, _pieces(left, folder, opened, moved), moved)
+            requests.each(fetch_piece, _pieces(left, folder, is_there, opened, moved), moved)
         finally:
             for each in opened:
                 each.abandon()
@@ -189,11 +196,12 @@ def _fetch_large(
 def _pieces(
     placements: Sequence[Placement],
     folder: Path,
+    is_there: _IsThere,
     opened: list[_LargeFile],
-    moved: Callable[[tuple[int, int]], None],
+    moved: _Moved,
 ) -> Iterator[_Piece]:
     for placement in placements:
-        if is_whole(placement.file, f"{folder}/{placement.target}"):
+        if is_there(placement):
             moved((1, placement.file.size_bytes))
             continue
         file = _LargeFile(placement, folder)

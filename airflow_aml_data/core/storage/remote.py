@@ -14,6 +14,7 @@ from airflow_aml_data.core.identity import RESERVED_FOLDER
 from airflow_aml_data.core.manifest import LocalFile
 from airflow_aml_data.core.storage import retry, undo
 from airflow_aml_data.core.storage.base import Placement, Progress, Storage, StoredFile, check_inside
+from airflow_aml_data.core.storage.batches import in_batches
 from airflow_aml_data.core.storage.client import ObjectClient
 from airflow_aml_data.core.storage.fetch import fetch, is_whole, read_exactly, read_whole
 from airflow_aml_data.core.storage.files import partial_folder
@@ -117,7 +118,7 @@ class RemoteStorage:
         if isinstance(source, RemoteStorage) and source.client.account == self.client.account:
             undo.copy(self.client, files, source.client, progress)
             return
-        for batch in _batches(files):
+        for batch in in_batches(files, lambda each: each[0].size_bytes, _COPY_FILES, _COPY_BYTES):
             with tempfile.TemporaryDirectory() as temporary, partial_folder(Path(temporary)) as folder:
                 source.download([Placement(file, path) for file, path in batch], folder, lambda *_: None)
                 local = [(str(folder / path), path) for _, path in batch]
@@ -204,19 +205,6 @@ class RemoteStorage:
             fetch(self.client, [Placement(file, "file")], Path(temporary), lambda *_: None)
             with open(local, "rb") as one, open(f"{temporary}/file", "rb") as other:  # noqa: PTH123
                 return hashlib.file_digest(one, "sha256").digest() == hashlib.file_digest(other, "sha256").digest()
-
-
-def _batches(files: Sequence[tuple[StoredFile, str]]) -> Iterator[list[tuple[StoredFile, str]]]:
-    batch: list[tuple[StoredFile, str]] = []
-    size = 0
-    for each in files:
-        if batch and (len(batch) == _COPY_FILES or size + each[0].size_bytes > _COPY_BYTES):
-            yield batch
-            batch, size = [], 0
-        batch.append(each)
-        size += each[0].size_bytes
-    if batch:
-        yield batch
 
 
 def _common_folder(paths: Sequence[str]) -> str:
