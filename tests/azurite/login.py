@@ -32,12 +32,14 @@ class Login:
     :param url: Its address.
     :param issued: How each token that it gave was asked for: ``secret``, ``workload`` or ``managed``.
     :param lifetime_seconds: Of the tokens it gives from now on.
+    :param good_seconds: How long storage takes them, when that is shorter than what they are said to last.
     :param broken: Whether it answers nothing but 503.
     """
 
     url: str
     issued: list[str] = field(default_factory=list)
     lifetime_seconds: int = 3600
+    good_seconds: int | None = None
     broken: bool = False
 
     def token(self, how: str) -> dict[str, Any]:
@@ -49,7 +51,7 @@ class Login:
             "oid": CLIENT,
             "iat": now,
             "nbf": now - 5,
-            "exp": now + self.lifetime_seconds,
+            "exp": now + (self.lifetime_seconds if self.good_seconds is None else self.good_seconds),
             "jti": len(self.issued),
         }
         self.issued.append(how)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,15 @@ from obstore.exceptions import UnauthenticatedError
 from obstore.store import AzureStore
 
 from airflow_aml_data.core.connections import ConnectionFields
+from airflow_aml_data.core.storage.azure import tokens
 from airflow_aml_data.core.storage.azure.account import AzureAccount, azure_account, obstore_options
-from airflow_aml_data.core.storage.base import DatastoreConfig
+from airflow_aml_data.core.storage.azure.blob import BlobClient
+from airflow_aml_data.core.storage.azure.rest import Container
+from airflow_aml_data.core.storage.base import DatastoreConfig, StoredFile
+from airflow_aml_data.core.storage.fetch import read_whole
+from airflow_aml_data.core.storage.remote import RemoteStorage
+from airflow_aml_data.core.storage.retry import Requests
+from airflow_aml_data.core.storage.send import send
 from airflow_aml_data.errors import AmlDataError, StorageError, StorageRefused
 from tests.azurite import Azurite
 from tests.azurite.cloud import Cloud
@@ -172,15 +179,77 @@ def test_a_long_transfer_gets_new_tokens(cloud: Cloud, monkeypatch: pytest.Monke
     assert reads > 8, "a token is not asked for again while it is good"
 
 
-def test_a_fresh_copy_of_an_account_signs_in_anew(cloud: Cloud) -> None:
+def test_a_token_that_ends_before_its_time_is_replaced_once_for_all_who_use_it(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     found = account(login=CLIENT, password=SECRET, extra={"tenant_id": TENANT})
+    storage = RemoteStorage("d", BlobClient(Container(found, _CONTAINER)))
+    local = [tmp_path / f"{number}.txt" for number in range(40)]
+    for each in local:
+        each.write_bytes(each.name.encode())
+    monkeypatch.setattr(cloud.login, "good_seconds", 2)
     before = len(cloud.login.issued)
 
-    assert moves_a_blob(found)
-    assert moves_a_blob(found)
+    storage.upload([(each, f"stale/{each.name}") for each in local], overwrite=True, progress=lambda *_: None)
     assert len(cloud.login.issued) == before + 1
-    assert moves_a_blob(dataclasses.replace(found))
+    monkeypatch.setattr(tokens, "_NEW_SECONDS", 1.0)
+    time.sleep(3.1)
+    monkeypatch.setattr(cloud.login, "good_seconds", None)
+
+    storage.upload([(each, f"stale/again/{each.name}") for each in local], overwrite=True, progress=lambda *_: None)
+    assert len(list(storage.list_files("stale"))) == 80
     assert len(cloud.login.issued) == before + 2
+    assert "the token is not accepted any more; signing in anew" in caplog.text
+
+
+def test_listing_replaces_such_a_token_too(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = account(login=CLIENT, password=SECRET, extra={"tenant_id": TENANT})
+    monkeypatch.setattr(cloud.login, "good_seconds", -5)
+    access = found.token_credential()
+    assert access is not None
+    access.get_token("https://storage.azure.com/.default")
+    monkeypatch.setattr(cloud.login, "good_seconds", None)
+    monkeypatch.setattr(tokens, "_NEW_SECONDS", 0.0)
+
+    assert list(RemoteStorage("d", BlobClient(Container(found, _CONTAINER))).list_files("nothing")) == []
+
+
+def test_a_new_token_that_is_refused_is_an_error_at_once(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cloud.login, "good_seconds", -5)
+    found = account(login=CLIENT, password=SECRET, extra={"tenant_id": TENANT})
+    storage = RemoteStorage("d", BlobClient(Container(found, _CONTAINER)))
+    before = len(cloud.login.issued)
+    for ask in (
+        lambda: list(storage.list_files("x")),
+        lambda: read_whole(storage.client, Requests(), StoredFile("x", 1, "")),
+    ):
+        with pytest.raises(StorageRefused, match=r"No access to (list|read)"):
+            ask()
+    assert len(cloud.login.issued) == before + 1
+    assert "Attempt" not in caplog.text
+
+
+@pytest.mark.parametrize("action", ["list", "read", "write"])
+def test_a_certificate_that_nobody_here_signed_is_an_error_at_once(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture, action: str
+) -> None:
+    for name in cloud.certificates.environment:
+        monkeypatch.delenv(name)
+    storage = RemoteStorage("d", BlobClient(Container(account(password=cloud.azurite.keys["first"]), _CONTAINER)))
+    with pytest.raises(
+        StorageRefused,
+        match=r"certificate of https://first\.blob\..* is not trusted.*container 'accounts'.*SSL_CERT_FILE",
+    ):
+        if action == "list":
+            list(storage.list_files(""))
+        elif action == "read":
+            read_whole(storage.client, Requests(), StoredFile("x", 1, ""))
+        else:
+            (tmp_path / "x").write_bytes(b"x")
+            send(storage.client, [(str(tmp_path / "x"), "x")], {}, lambda *_: None, reads_back=False)
+    assert "Attempt" not in caplog.text
 
 
 @pytest.mark.parametrize(

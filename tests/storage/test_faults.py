@@ -29,7 +29,7 @@ from airflow_aml_data.core.storage import retry
 from airflow_aml_data.core.storage.base import DatastoreConfig, open_storage
 from airflow_aml_data.errors import AmlDataError, StepFailed, StorageRefused
 from tests.azurite import Azurite
-from tests.storage.fault_proxy import FAULTS, Decide, Fault, FaultProxy, fault_proxy, no_fault, random_faults
+from tests.storage.fault_proxy import FAULTS, Decide, Fault, FaultProxy, Request, fault_proxy, no_fault, random_faults
 from tests.storage.stores import blob_store, content, names, put, with_key
 
 pytestmark = pytest.mark.slow
@@ -252,6 +252,33 @@ def test_a_retry_is_in_the_log_and_comes_when_the_server_said(
     assert (first.fault, second.fault) == ("throttled", None)
     assert second.at - first.at >= 1
     assert "429" in caplog.text
+    assert "Attempt 2 follows in 1.0 s" in caplog.text
+
+
+def test_reading_and_writing_wait_as_long_as_the_server_says_too(
+    runs: Runs, proxy: FaultProxy, azurite: Azurite, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(azurite, CONTAINER, {"hurried/a.txt": b"a"})
+    monkeypatch.setattr(proxy, "retry_after", "1")
+    storage = runs.workspace.storage("store")
+    (file,) = storage.list_files("hurried")
+    (runs.folder / "b").write_bytes(b"b")
+
+    def busy_for_half_a_second(request: Request) -> Fault | None:
+        first = next(each for each in proxy.requests[before:] if each.target == request.target)
+        return "throttled" if request.at - first.at < 0.5 else None
+
+    before = len(proxy.requests)
+    proxy.decide = busy_for_half_a_second
+    assert storage.read_range(file, 0, 1) == b"a"
+    storage.upload([(runs.folder / "b", "hurried/b.txt")], overwrite=True, progress=lambda *_: None)
+    proxy.decide = no_fault
+
+    assert content(azurite, CONTAINER, "hurried") == {"hurried/a.txt": b"a", "hurried/b.txt": b"b"}
+    for path, method in (("hurried/a.txt", "GET"), ("hurried/b.txt", "PUT")):
+        refused, *_, done = [each for each in proxy.requests[before:] if path in each.target and each.method == method]
+        assert (refused.fault, done.fault) == ("throttled", None)
+        assert done.at - refused.at >= 1
     assert "Attempt 2 follows in 1.0 s" in caplog.text
 
 

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from azure.core.credentials import AccessToken
 
+from airflow_aml_data.core.manifest import read_local
+from airflow_aml_data.core.storage.azure import tokens
 from airflow_aml_data.core.storage.azure.account import AzureAccount
 from airflow_aml_data.core.storage.azure.fileshare import FileShareClient
 from airflow_aml_data.core.storage.azure.share import Share
 from airflow_aml_data.core.storage.base import StoredFile
-from airflow_aml_data.errors import DataChanged, FilesNotFound, InvalidPath, StorageError, StorageRefused
+from airflow_aml_data.core.storage.remote import RemoteStorage
+from airflow_aml_data.errors import (
+    DataChanged,
+    FilesExist,
+    FilesNotFound,
+    InvalidPath,
+    OutputConflict,
+    StorageError,
+    StorageRefused,
+)
 from tests.azure_files import AzureFiles, running_azure_files
 from tests.azure_files.shares import Entry, Failure
 from tests.azurite.certificates import Certificates
+from tests.storage.conformance import quiet
 
 MIB = 1024 * 1024
 
@@ -54,6 +67,15 @@ def test_a_file_is_under_its_name_only_when_it_is_whole(azure_files, client, tmp
     assert bytes(client.read(file, 0, 3)) == b"old"
     assert client.metadata("d/a") == {"k": "v"}
     assert client.metadata("d") is client.metadata("d/b") is client.metadata("e/b") is None
+
+
+def test_many_threads_make_the_same_folders(azure_files):
+    for attempt in range(20):
+        azure_files.create_share(f"files{attempt}")
+        client = sign_in(azure_files, f"files{attempt}", account_key=azure_files.keys["first"])
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda number, client=client: client.write(f"a/b/c/{number}", b"x", {}), range(8)))
+        assert len(paths(client)) == 8
 
 
 def test_what_is_written_is_what_is_listed(client, tmp_path):
@@ -194,25 +216,66 @@ def test_a_sas_token_works_everywhere_and_is_in_no_text(azure_files, client):
         assert error.__suppress_context__
 
 
-def test_tokens_are_taken_over_https(tmp_path, monkeypatch):
+class Identity:
+    """Gives a token that lasts an hour; as many different ones as it is made."""
+
+    made = 0
+
+    def __init__(self) -> None:
+        Identity.made += 1
+        self._token = AccessToken(f"token {Identity.made}", int(time.time()) + 3600)
+
+    def get_token(self, *scopes: str, **options: object) -> AccessToken:
+        assert scopes == ("https://storage.azure.com/.default",)
+        return self._token
+
+
+@pytest.fixture
+def over_https(tmp_path, monkeypatch):
+    """Azure Files that speaks https, trusted here."""
     certificates = Certificates.make(tmp_path)
-    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificates.ca_file))
-
-    class Identity:
-        def get_token(self, *scopes: str, **options: object) -> AccessToken:
-            assert scopes == ("https://storage.azure.com/.default",)
-            return AccessToken("the-token", int(time.time()) + 3600)
-
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca_file))
     with running_azure_files(certificates) as files:
-        files.create_share("files")
-        client = sign_in(files, make_credential=Identity)
-        with pytest.raises(StorageRefused, match="InvalidAuthenticationInfo"):
-            client.check()
-        files.tokens.add("the-token")
-        file = client.write("d/a", b"x", {})
-        client.copy(file, "d/b", client)
-        assert paths(client) == ["d/a", "d/b"]
-        assert client.is_encrypted
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("REQUESTS_CA_BUNDLE", str(certificates.ca_file))
+            files.create_share("files")
+        monkeypatch.setattr(Identity, "made", 0)
+        yield files
+
+
+def test_a_token_that_ends_before_its_time_is_replaced(over_https, monkeypatch, caplog):
+    over_https.tokens.add("token 1")
+    storage = RemoteStorage("d", sign_in(over_https, make_credential=Identity))
+    storage.write_bytes("a", b"x")
+    over_https.tokens.clear()
+    over_https.tokens.add("token 2")
+    with pytest.raises(StorageRefused, match="InvalidAuthenticationInfo"):  # it is new: another would not help
+        storage.read_bytes("a")
+    assert "Attempt" not in caplog.text
+    monkeypatch.setattr(tokens, "_NEW_SECONDS", 0.0)
+    assert storage.read_bytes("a") == b"x"
+    assert Identity.made == 2
+    assert "signing in anew" in caplog.text
+
+
+def test_a_certificate_that_nobody_here_signed_is_an_error_at_once(over_https, monkeypatch, caplog):
+    monkeypatch.delenv("SSL_CERT_FILE")
+    storage = RemoteStorage("d", sign_in(over_https, make_credential=Identity))
+    with pytest.raises(StorageRefused, match=r"certificate of https://.*is not trusted.*share 'files'.*SSL_CERT_FILE"):
+        list(storage.list_files(""))
+    assert "Attempt" not in caplog.text
+
+
+def test_tokens_are_taken_over_https(over_https):
+    files = over_https
+    client = sign_in(files, make_credential=Identity)
+    with pytest.raises(StorageRefused, match="InvalidAuthenticationInfo"):
+        client.check()
+    files.tokens.add("token 1")
+    file = client.write("d/a", b"x", {})
+    client.copy(file, "d/b", client)
+    assert paths(client) == ["d/a", "d/b"]
+    assert client.is_encrypted
 
 
 # -- refusals
@@ -256,6 +319,14 @@ def test_what_a_retry_may_cure_says_when(azure_files, client, status, code, head
     assert len(azure_files.requests) == sent + 1  # the SDK does not try again by itself
 
 
+@pytest.mark.parametrize(("prefix", "asked"), [("", "list"), ("d", "list"), ("d/a", "")])
+def test_a_listing_that_fails_is_asked_for_again(azure_files, client, caplog, prefix, asked):
+    client.write("d/a", b"x", {})
+    azure_files.fail("GET" if asked else "HEAD", asked, Failure(503, "ServerBusy", {"Retry-After": "0"}))
+    assert paths(client, prefix) == ["d/a"]
+    assert "Attempt 2 follows" in caplog.text
+
+
 def test_a_server_that_is_gone_may_come_back():
     with running_azure_files() as files:
         pass
@@ -287,3 +358,72 @@ def test_a_process_that_forked_has_connections_of_its_own(client):
     assert here.recv() == ["a"]
     child.join()
     assert paths(client) == ["a"]
+
+
+# -- names, through the datastore
+
+
+@pytest.fixture
+def storage(client):
+    return RemoteStorage("d", client, reads_back=False)
+
+
+@pytest.fixture
+def put(storage, tmp_path):
+    def put(*paths: str, content: str = "x", overwrite: bool = True) -> None:
+        (tmp_path / "put").write_text(content)
+        storage.upload([(tmp_path / "put", each) for each in paths], overwrite=overwrite, progress=quiet)
+
+    return put
+
+
+def publish(storage, folder, *names, overwrite):
+    folder.mkdir()
+    for each in names:
+        (folder / each).write_text("new")
+    local = read_local((each, str(folder / each)) for each in names)
+    return storage.publish("run", "o", folder, local, "out", overwrite=overwrite, exclusive=False, progress=quiet)
+
+
+def contents(client):
+    return {each.path: bytes(client.read(each, 0, each.size_bytes)) for each in client.list_files("")}
+
+
+@pytest.mark.parametrize(
+    ("names", "text"),
+    [
+        (["a", "A"], "'out/a' and 'out/A' are the same file in share 'files'"),
+        (["a", "b:"], "'out/b:' has the character"),
+    ],
+)
+def test_names_are_refused_before_the_first_byte(azure_files, client, storage, put, tmp_path, names, text):
+    paths = [f"out/{each}" for each in names]
+    source = client.write("source", b"x", {})
+    before = len(azure_files.requests)
+    with pytest.raises(InvalidPath, match=text):
+        put(*paths)
+    with pytest.raises(InvalidPath, match=text):
+        storage.copy([(source, each) for each in paths], storage, progress=quiet)
+    with pytest.raises(InvalidPath, match=text):
+        publish(storage, tmp_path / "staged", *names, overwrite=True)
+    assert len(azure_files.requests) == before
+
+
+@pytest.mark.parametrize("files", [1, 20])
+def test_files_are_found_whatever_the_case_of_their_names(client, storage, put, tmp_path, files):
+    names = [f"File{number}" for number in range(files)]
+    put(*(f"out/{each.upper()}" for each in names), content="old")
+    before = contents(client)
+    with pytest.raises(FilesExist, match="out/File0"):
+        put(*(f"out/{each}" for each in names), content="another", overwrite=False)
+    put(*(f"out/{each}" for each in names), content="old", overwrite=False)
+    with pytest.raises(OutputConflict, match=f"{files} of {files} files are at the destination"):
+        publish(storage, tmp_path / "refused", *names, overwrite=False)
+    assert contents(client) == before
+
+    publish(storage, tmp_path / "staged", *names, overwrite=True)
+    assert set(contents(client).values()) >= {b"new"}
+    storage.take_back("run", "o", "out", exclusive=False)
+    assert {path.lower(): each for path, each in contents(client).items()} == {
+        path.lower(): each for path, each in before.items()
+    }

@@ -36,6 +36,12 @@ class ObjectClient(Protocol):
     def describe(self) -> str:
         """Container or share, account and connection, for messages."""
 
+    def check_name(self, path: str) -> None:
+        """Raise :exc:`.InvalidPath` for a path under which the store cannot keep a file; nothing is asked of it."""
+
+    def name_key(self, path: str) -> str:
+        """Equal for paths that are the same file there, whatever the case of their letters."""
+
     def check(self) -> None:
         """Raise when the files cannot be listed."""
 

@@ -7,6 +7,7 @@ import logging
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from types import MappingProxyType
 
@@ -20,7 +21,15 @@ from airflow_aml_data.core.storage.fetch import fetch, is_whole, read_exactly, r
 from airflow_aml_data.core.storage.files import partial_folder
 from airflow_aml_data.core.storage.retry import Requests
 from airflow_aml_data.core.storage.send import send
-from airflow_aml_data.errors import FilesExist, FilesNotFound, OutputConflict, StorageError, StorageRefused, UserError
+from airflow_aml_data.errors import (
+    FilesExist,
+    FilesNotFound,
+    InvalidPath,
+    OutputConflict,
+    StorageError,
+    StorageRefused,
+    UserError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +110,7 @@ class RemoteStorage:
 
     def upload(self, files: Sequence[tuple[Path, str]], *, overwrite: bool, progress: Progress) -> None:
         wanted = [(str(local), check_inside(path, self.name)) for local, path in files]
+        self._check_names(path for _, path in wanted)
         if not overwrite:
             there = self._existing([path for _, path in wanted])
             for local, path in wanted:
@@ -113,8 +123,7 @@ class RemoteStorage:
         send(self.client, wanted, _NO_METADATA, progress, reads_back=self.reads_back)
 
     def copy(self, files: Sequence[tuple[StoredFile, str]], source: Storage, *, progress: Progress) -> None:
-        for _, path in files:
-            check_inside(path, self.name)
+        self._check_names(check_inside(path, self.name) for _, path in files)
         if isinstance(source, RemoteStorage) and source.client.account == self.client.account:
             undo.copy(self.client, files, source.client, progress)
             return
@@ -145,6 +154,7 @@ class RemoteStorage:
         local = [
             (str(staged / each.path) if each.path else str(staged), _join(destination, each.path)) for each in files
         ]
+        self._check_names(path for _, path in local)
         there = self._existing([path for _, path in local])
         if there and not overwrite:
             raise OutputConflict(
@@ -187,13 +197,27 @@ class RemoteStorage:
             raise FilesNotFound(f"{path!r} is not on datastore {self.name!r} any more.")
         return found
 
+    def _check_names(self, paths: Iterable[str]) -> None:
+        """Refuse what the store cannot keep, before the first byte is on its way."""
+        keys: dict[str, str] = {}
+        for path in paths:
+            self.client.check_name(path)
+            other = keys.setdefault(self.client.name_key(path), path)
+            if other != path:
+                raise InvalidPath(
+                    f"{other!r} and {path!r} are the same file in {self.client.describe()}, which does not tell upper case from lower "
+                    "case. Rename one of them."
+                )
+
     def _existing(self, paths: Sequence[str]) -> dict[str, StoredFile]:
         """Which of the paths are files already."""
         if len(paths) > _FEW:
-            wanted = set(paths)
-            return {each.path: each for each in self.client.list_files(_common_folder(paths)) if each.path in wanted}
-        found = (next(iter(self.client.list_files(each)), None) for each in paths)
-        return {each.path: each for each, path in zip(found, paths, strict=True) if each and each.path == path}
+            found = self.client.list_files(_common_folder(paths))
+        else:
+            found = chain.from_iterable(islice(self.client.list_files(each), 1) for each in paths)
+        wanted = {self.client.name_key(each): each for each in paths}
+        there = ((wanted.get(self.client.name_key(each.path)), each) for each in found)
+        return {path: each._replace(path=path) for path, each in there if path is not None}
 
     def _is_same(self, file: StoredFile, local: str) -> bool:
         """Whether a stored file has the content of a local one."""

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 from airflow_aml_data.core.connections import ConnectionFields
 from airflow_aml_data.core.storage.azure.tokens import Access, ObstoreTokens, client_secret, default_credential
 from airflow_aml_data.core.storage.base import DatastoreConfig
-from airflow_aml_data.errors import InvalidConfiguration
+from airflow_aml_data.errors import InvalidConfiguration, StorageRefused
 
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
@@ -56,9 +56,29 @@ class AzureAccount:
     def token_credential(self) -> Access | None:
         """What gives tokens, for accounts with neither key nor SAS token, made at the first call; None for anonymous access too.
 
-        It holds on to its token until shortly before that ends; ``dataclasses.replace(account)`` signs in anew.
+        It holds on to its token until shortly before that ends.
         """
         return self._access
+
+    @property
+    def sign_in(self) -> int:
+        """Where tokens come from now, see :class:`.Access`; 0 without."""
+        return self._access.sign_in if self._access else 0
+
+    def renew(self, sign_in: int) -> bool:
+        """Whether a request that was refused may be repeated with a new token, see :meth:`.Access.renew`."""
+        return self._access is not None and self._access.renew(sign_in)
+
+    def not_trusted(self, what: object) -> StorageRefused:
+        """The error about a server whose certificate nobody has signed who is known here.
+
+        :param what: The container or share that was asked for.
+        """
+        return StorageRefused(
+            f"The certificate of {self.url} is not trusted, so {what} was not asked: somebody stands in between, or the authority that "
+            "signed it is not known here. Set the worker's environment variable SSL_CERT_FILE to a file of the certificates to trust, "
+            "as PEM."
+        )
 
     @cached_property
     def _access(self) -> Access | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import obstore
 from obstore.exceptions import BaseError, PreconditionError, UnauthenticatedError
@@ -33,7 +35,10 @@ from airflow_aml_data.core.storage.retry import Requests
 from airflow_aml_data.errors import AmlDataError, FilesNotFound, InvalidPath, StorageError
 
 if TYPE_CHECKING:
+    from obstore import GetOptions
     from typing_extensions import Buffer
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -69,7 +74,7 @@ class BlobClient:
 
     def __init__(self, container: Container) -> None:
         self._container = container
-        self._single, self._blocks = _store(container, 0), _store(container, _BLOCK_RETRIES)
+        self._stores = _Stores.open(container)
         self._process = os.getpid()
 
     def __repr__(self) -> str:
@@ -90,6 +95,16 @@ class BlobClient:
     def describe(self) -> str:
         return str(self._container)
 
+    def check_name(self, path: str) -> None:
+        if _NOT_A_PATH.search(path):
+            raise InvalidPath(
+                f"{path!r} cannot be a path in {self.describe()}: its segments may not be empty, '.' or '..', nor hold a backslash, "
+                "a control character or what is not Unicode. Rename it."
+            )
+
+    def name_key(self, path: str) -> str:
+        return path
+
     def check(self) -> None:
         list_page(self._container, "", limit=1)
 
@@ -104,34 +119,38 @@ class BlobClient:
                 return
         for page in list_pages(self._container, below):
             for each in page.files:
-                self._check_name(each.path)
+                self.check_name(each.path)
                 yield each
 
     def read(self, file: StoredFile, start: int, length: int) -> Buffer:
         if file.size_bytes == 0:
             self._empty(file)
             return b""
-        options = {"range": (start, start + length)} | ({"if_match": file.etag} if file.etag else {})
-        return self._call("read", file.path, lambda: obstore.get(self._single, file.path, options=options).bytes())  # type: ignore[arg-type]
+        options: GetOptions = {"range": (start, start + length)}
+        if file.etag:
+            options["if_match"] = file.etag
+        return self._call(
+            "read", file.path, lambda stores: obstore.get(stores.single, file.path, options=options).bytes()
+        )
 
     def write(self, path: str, content: Buffer, metadata: Mapping[str, str]) -> StoredFile:
-        self._check_name(path)
+        self.check_name(path)
         done = self._call(
             "write",
             path,
-            lambda: obstore.put(self._single, path, content, attributes=dict(metadata), use_multipart=False),
+            lambda stores: obstore.put(stores.single, path, content, attributes=dict(metadata), use_multipart=False),
         )
         return StoredFile(path, memoryview(content).nbytes, (done["e_tag"] or "").strip('"'))
 
     def write_large(self, path: str, local: Path, size_bytes: int, metadata: Mapping[str, str]) -> StoredFile:
-        self._check_name(path)
+        self.check_name(path)
         block_bytes = max(_BLOCK_BYTES, -(-size_bytes // _MOST_BLOCKS))
         blocks = _blocks(local, size_bytes, block_bytes, retry.check())
         done = self._call(
             "write",
             path,
-            lambda: obstore.put(
-                self._blocks,
+            lambda stores: obstore.put(
+                stores.blocks,
                 path,
                 blocks,
                 attributes=dict(metadata),
@@ -152,7 +171,7 @@ class BlobClient:
     def copy(self, file: StoredFile, path: str, source: ObjectClient) -> StoredFile:
         if not isinstance(source, BlobClient):
             raise TypeError(f"{source!r} is of another service")
-        self._check_name(path)
+        self.check_name(path)
         headers = {"x-ms-copy-source": source._container.signed(file.path)}
         if file.etag:
             headers["x-ms-source-if-match"] = f'"{file.etag}"'
@@ -182,7 +201,7 @@ class BlobClient:
                     self._container.request("delete", "DELETE", each, headers={"x-ms-delete-snapshots": "include"})
             return True
         try:
-            self._call("delete", paths[0], lambda: obstore.delete(self._single, paths))
+            self._call("delete", paths[0], lambda stores: obstore.delete(stores.single, paths))
         except FilesNotFound:
             return False
         return True
@@ -203,22 +222,18 @@ class BlobClient:
             "read", "HEAD", file.path, headers={"If-Match": f'"{file.etag}"'} if file.etag else None
         )
 
-    def _check_name(self, path: str) -> None:
-        if _NOT_A_PATH.search(path):
-            raise InvalidPath(
-                f"{path!r} cannot be a path in {self.describe()}: its segments may not be empty, '.' or '..', nor hold a backslash, "
-                "a control character or what is not Unicode. Rename it."
-            )
-
-    def _call(self, action: Action, path: str, call: Callable[[], T]) -> T:
+    def _call(self, action: Action, path: str, call: Callable[[_Stores], T]) -> T:
         if os.getpid() != self._process:
             raise StorageError(
                 f"{self.describe()} was opened by another process, of which this one is a fork. Open it anew."
             )
+        stores = self._stores
+        if stores.sign_in != self._container.account.sign_in:  # they keep their token
+            stores = self._stores = _Stores.open(self._container)
         try:
-            return call()
+            return call(stores)
         except (BaseError, OSError) as error:
-            raise self._failure(action, path, error) from None
+            raise self._failure(action, path, error, stores) from None
         except ValueError as error:
             raise InvalidPath(f"{path!r} cannot be a path in {self.describe()}: {error}") from None
         except BaseException as error:
@@ -228,23 +243,49 @@ class BlobClient:
                 raise
             raise self._container.out_of_reach("its answer makes no sense") from None
 
-    def _failure(self, action: Action, path: str, error: Exception) -> AmlDataError:
-        text = str(error).partition("\n\nDebug source:")[0]
+    def _failure(self, action: Action, path: str, error: Exception, stores: _Stores) -> AmlDataError:
+        text, _, source = str(error).partition("\n\nDebug source:")
+        failure = partial(self._container.failure, action, path, sign_in=stores.sign_in)
         if isinstance(error, PreconditionError) and action == "read" and self.metadata(path) is None:
-            return self._container.failure(action, path, 404, "")
+            return failure(404, "")
         if status := _STATUS.search(text):
             if status[2] == "403" and not is_not_permitted(text):  # the batch itself was accepted
                 return StorageError(f"A part of a batch came damaged to {self.describe()}.")
-            return self._container.failure(action, path, int(status[1] or status[2]), text)
-        if isinstance(error, UnauthenticatedError) and (reason := self._no_token()):
+            return self._with_retry_after(failure(int(status[1] or status[2]), text), path)
+        if isinstance(error, UnauthenticatedError) and (reason := stores.no_token()):
             return reason
         if isinstance(error, FileNotFoundError):
-            return self._container.failure(action, path, 404, text)
+            return failure(404, text)
+        if "InvalidCertificate" in source:
+            return self._container.account.not_trusted(self._container)
         return self._container.out_of_reach(text.rpartition(" - ")[2])
 
-    def _no_token(self) -> AmlDataError | None:
+    def _with_retry_after(self, failure: AmlDataError, path: str) -> AmlDataError:
+        """Ask a busy service how long to wait: obstore does not say."""
+        if isinstance(failure, StorageError):
+            try:
+                self._container.request("read", "HEAD", path)
+            except StorageError as error:
+                failure.retry_after_seconds = error.retry_after_seconds
+            except AmlDataError:
+                log.debug("%s does not say how long it will be busy.", self.describe())
+        return failure
+
+
+class _Stores(NamedTuple):
+    """What obstore keeps of a container; tokens among that, so they belong to one sign-in."""
+
+    sign_in: int
+    single: AzureStore
+    blocks: AzureStore
+
+    @classmethod
+    def open(cls, container: Container) -> _Stores:
+        return cls(container.account.sign_in, _store(container, 0), _store(container, _BLOCK_RETRIES))
+
+    def no_token(self) -> AmlDataError | None:
         """Why obstore got no token, if that is so."""
-        providers: list[object] = [store.credential_provider for store in (self._single, self._blocks)]
+        providers: list[object] = [store.credential_provider for store in (self.single, self.blocks)]
         return next((each.error for each in providers if isinstance(each, ObstoreTokens) and each.error), None)
 
 

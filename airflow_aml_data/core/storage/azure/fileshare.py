@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import sleep
 from typing import TYPE_CHECKING, Any
 
 from azure.core.exceptions import HttpResponseError
-from azure.storage.fileshare import ContentSettings, FileProperties, ShareFileClient
+from azure.storage.fileshare import ContentSettings, FileProperties, ShareDirectoryClient, ShareFileClient
 
 from airflow_aml_data.core.identity import RESERVED_FOLDER
 from airflow_aml_data.core.storage import retry
@@ -77,24 +79,29 @@ class FileShareClient:
     def describe(self) -> str:
         return str(self._share)
 
+    def check_name(self, path: str) -> None:
+        self._share.check_name(path)
+
+    def name_key(self, path: str) -> str:
+        return path.lower()
+
     def check(self) -> None:
         with self._share.asked("list"):
             next(self._share.client.list_directories_and_files(results_per_page=1).by_page(), None)
 
     def list_files(self, prefix: str) -> Iterator[StoredFile]:
-        if prefix and (file := self._find(prefix)):
+        requests = Requests()
+        if prefix and (file := requests.one("Listing", lambda: self._find(prefix))):
             yield _stored(prefix, file)
             return
-        left, running = [(prefix, "")], set[Future[_Page]]()
-        with ThreadPoolExecutor(_THREADS, "aml-data-listing") as pool:
-            while left or running:
-                while left and len(running) < _THREADS:
-                    running.add(pool.submit(self._page, *left.pop()))
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                for each in done:
-                    files, more = each.result()
-                    left += more
-                    yield from files
+        left, running = [(prefix, "")], deque[Callable[[], _Page]]()
+        while left or running:
+            while left and len(running) < _THREADS:
+                page = functools.partial(self._page, *left.pop())
+                running.append(requests.start(functools.partial(requests.retry, "Listing", page)))
+            files, more = running.popleft()()
+            left += more
+            yield from files
 
     def read(self, file: StoredFile, start: int, length: int) -> Buffer:
         client = self._file(file.path)
@@ -264,13 +271,12 @@ class FileShareClient:
         client = self._share.client.get_directory_client(folder)
         with self._share.asked("write", folder):
             try:
-                client.create_directory()
+                _create(client)
             except HttpResponseError as error:
-                if error_code(error) == "ParentNotFound":
-                    self._make_folder(_folder(folder))
-                    client.create_directory()
-                elif error_code(error) != "ResourceAlreadyExists":
+                if error_code(error) != "ParentNotFound":
                     raise
+                self._make_folder(_folder(folder))
+                _create(client)
         self._folders.add(folder)
 
     def _remove_folder(self, folder: str) -> bool:
@@ -293,6 +299,15 @@ class FileShareClient:
     def _check_same(self, file: StoredFile, found: FileProperties) -> None:
         if file.etag and _etag(found) != file.etag:
             raise DataChanged(f"{file.path!r} in {self.describe()} was changed since it was listed or committed.")
+
+
+def _create(client: ShareDirectoryClient) -> None:
+    """Create a folder, unless it is there: others make the same one at the same time."""
+    try:
+        client.create_directory()
+    except HttpResponseError as error:
+        if error_code(error) != "ResourceAlreadyExists":
+            raise
 
 
 def _stored(path: str, found: FileProperties) -> StoredFile:

@@ -7,14 +7,15 @@ import hmac
 import logging
 import os
 import re
-import threading
+import ssl
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from urllib.parse import quote, urlencode
 
-import requests
+import certifi
+import httpx
 
 from airflow_aml_data.core.storage.azure.account import AzureAccount
 from airflow_aml_data.errors import AmlDataError, DataChanged, FilesNotFound, StorageError, StorageRefused
@@ -35,6 +36,7 @@ _PERMISSIONS: Mapping[str, str] = {
     "delete": "SAS permission 'd' (delete), role 'Storage Blob Data Contributor'",
 }
 _MISSING_CONTAINER = {"ContainerNotFound", "FilesystemNotFound", "ResourceNotFound", "ContainerBeingDeleted"}
+_STALE = {"AuthenticationFailed", "InvalidAuthenticationInfo"}
 _NOT_PERMITTED = {
     "AuthorizationPermissionMismatch",
     "AuthorizationResourceTypeMismatch",
@@ -46,14 +48,14 @@ _MESSAGE = re.compile(r"<Message>([^<\n]+)")
 
 
 class _HideSignatures(logging.Filter):
-    """Takes SAS signatures out of the request lines that the HTTP library logs at level DEBUG."""
+    """Takes SAS signatures out of the request lines that the HTTP library logs."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = _SIGNATURE.sub("sig=***", record.getMessage()), ()
         return True
 
 
-logging.getLogger("urllib3.connectionpool").addFilter(_HideSignatures())
+logging.getLogger("httpx").addFilter(_HideSignatures())
 
 
 class Container:
@@ -65,7 +67,7 @@ class Container:
     def __init__(self, account: AzureAccount, name: str) -> None:
         self.account, self.name = account, name
         self.url = f"{account.url}/{quote(name)}"
-        self._local = threading.local()
+        self._clients: dict[int, httpx.Client] = {}
         self._sas, self._sas_renewal = account.sas_token, float("inf") if account.sas_token else 0.0
 
     def __str__(self) -> str:
@@ -80,7 +82,7 @@ class Container:
         *,
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> requests.Response:
+    ) -> httpx.Response:
         """One request, signed; its answer when that is a good one.
 
         :param action: What it needs permission for.
@@ -92,15 +94,12 @@ class Container:
             pairs.append(sas)
         if pairs:
             url += "?" + "&".join(pairs)
+        sign_in = self.account.sign_in
         try:
-            answer = self._session().request(
-                method,
-                url,
-                headers=self._headers(headers),
-                timeout=(CONNECT_SECONDS, REQUEST_SECONDS),
-                allow_redirects=False,
-            )
-        except requests.RequestException as error:
+            answer = self._client.request(method, url, headers=self._headers(headers))
+        except httpx.HTTPError as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise self.account.not_trusted(self) from None
             raise self.out_of_reach(type(error).__name__) from None
         if answer.status_code >= 300:
             raise self.failure(
@@ -110,6 +109,7 @@ class Container:
                 answer.text,
                 answer.headers.get("x-ms-error-code"),
                 answer.headers.get("Retry-After"),
+                sign_in=sign_in,
             )
         return answer
 
@@ -126,16 +126,25 @@ class Container:
         return StorageError(f"{self.account.url} does not answer ({why}). It is the address of {self}.")
 
     def failure(
-        self, action: Action, path: str, status: int, text: str, code: str | None = None, retry_after: str | None = None
+        self,
+        action: Action,
+        path: str,
+        status: int,
+        text: str,
+        code: str | None = None,
+        retry_after: str | None = None,
+        *,
+        sign_in: int,
     ) -> AmlDataError:
         """What an answer of the service means.
 
         :param text: Its body.
+        :param sign_in: The account's when the request was made.
         """
         found = _CODE.search(text)
         code = code or (found[1] if found else "")
         message = _MESSAGE.search(text)
-        answered = f"It answered {status} {code}".rstrip() + (f": {message[1]}" if message else "")
+        answered = f"It answered {status} {code}".rstrip() + (f": {message[1].rstrip('.')}" if message else "")
         what = f"{path!r} in {self}" if path else str(self)
         if code in _MISSING_CONTAINER:
             return StorageRefused(f"There is no {self}. Create the container, or correct the datastore.")
@@ -143,6 +152,8 @@ class Container:
             return FilesNotFound(f"{path!r} is not in {self} any more.")
         if status == 412 and action in ("read", "copy"):
             return DataChanged(f"{what} was changed since it was listed or committed.")
+        if (status == 401 or code in _STALE) and self.account.renew(sign_in):
+            return StorageError(f"{what}: the token is not accepted any more; signing in anew. {answered}.")
         if status in (401, 403):
             is_known = code in _NOT_PERMITTED or is_not_permitted(text)
             return self._refused(action, what, is_known, answered)
@@ -177,16 +188,28 @@ class Container:
             self._sas_renewal = time.time() + _SAS_HOURS / 2 * 3600
         return self._sas
 
-    def _session(self) -> requests.Session:
-        session: requests.Session | None = getattr(self._local, "session", None)
-        if session is None:
-            self._local.session = session = requests.Session()
-            if "REQUESTS_CA_BUNDLE" not in os.environ:  # obstore reads the other
-                session.verify = os.environ.get("SSL_CERT_FILE", True)
-        return session
+    @property
+    def _client(self) -> httpx.Client:
+        """Made when first asked, anew in a process that forked: connections cannot be shared."""
+        process = os.getpid()
+        return self._clients.get(process) or self._clients.setdefault(process, self._connect())
+
+    def _connect(self) -> httpx.Client:
+        timeout = httpx.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS)
+        return httpx.Client(verify=_trusted(self.account.url), timeout=timeout)
 
     def __repr__(self) -> str:
         return f"<{self}>"
+
+
+def _trusted(url: str) -> ssl.SSLContext:
+    """Whose certificates are taken: those that obstore takes too."""
+    if not url.startswith("https:"):
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # nobody's; reading the others takes longer than a listing
+    context = ssl.create_default_context()  # the machine's, or those of SSL_CERT_FILE
+    if not os.environ.get("SSL_CERT_FILE"):
+        context.load_verify_locations(certifi.where())
+    return context
 
 
 def container_sas(account: AzureAccount, container: str, expiry: datetime) -> str:

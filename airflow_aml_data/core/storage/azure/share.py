@@ -51,7 +51,7 @@ class Share:
     def __init__(self, account: AzureAccount, name: str) -> None:
         self.account, self.name = account, name
         self.url = f"{account.url}/{quote(name)}"
-        self._clients: dict[int, ShareClient] = {}
+        self._clients: dict[tuple[int, int], ShareClient] = {}
 
     def __str__(self) -> str:
         connection = f", connection {self.account.conn_id!r}" if self.account.conn_id else ""
@@ -62,9 +62,12 @@ class Share:
 
     @property
     def client(self) -> ShareClient:
-        """The SDK's client, made when first asked, anew in a process that forked: connections cannot be shared."""
-        process = os.getpid()
-        return self._clients.get(process) or self._clients.setdefault(process, self._connect())
+        """The SDK's client, which keeps its token: made when first asked, and anew for another sign-in.
+
+        Also anew in a process that forked: connections cannot be shared.
+        """
+        key = (os.getpid(), self.account.sign_in)
+        return self._clients.get(key) or self._clients.setdefault(key, self._connect())
 
     def _connect(self) -> ShareClient:
         account = self.account
@@ -86,7 +89,10 @@ class Share:
             allow_trailing_dot=True,
             allow_source_trailing_dot=True,
             transport=RequestsTransport(
-                session=session, connection_timeout=_CONNECT_SECONDS, read_timeout=_SILENT_SECONDS
+                session=session,
+                connection_timeout=_CONNECT_SECONDS,
+                read_timeout=_SILENT_SECONDS,
+                connection_verify=os.environ.get("SSL_CERT_FILE") or True,
             ),
             retry_total=0,
             logger=_sdk_log,
@@ -98,15 +104,18 @@ class Share:
 
         :param action: What the request needs permission for.
         """
+        sign_in = self.account.sign_in
         try:
             yield
         except HttpResponseError as error:
-            raise self._failure(action, path, error) from None
+            raise self._failure(action, path, error, sign_in) from None
         except AzureError as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise self.account.not_trusted(self) from None
             reason = type(error.inner_exception or error).__name__
             raise StorageError(f"{self.account.url} does not answer ({reason}). It is the address of {self}.") from None
 
-    def _failure(self, action: Action, path: str, error: HttpResponseError) -> AmlDataError:
+    def _failure(self, action: Action, path: str, error: HttpResponseError, sign_in: int) -> AmlDataError:
         status, code = error.status_code or 0, error_code(error)
         what = f"{path!r} in {self}" if path else str(self)
         answered = f"It answered {status} {code}".rstrip()
@@ -118,6 +127,8 @@ class Share:
             return FilesNotFound(f"{path!r} is not in {self} any more.")
         if status == 412 or (status == 416 and action == "read"):  # 416: it has become shorter
             return DataChanged(f"{what} was changed since it was listed or committed.")
+        if status == 401 and self.account.renew(sign_in):
+            return StorageError(f"{what}: the token is not accepted any more; signing in anew. {answered}.")
         if status in (401, 403):
             return self._refused(action, what, code, answered)
         if status >= 500 or status in _TRY_AGAIN or code in _TRY_AGAIN_CODES or status < 300:
@@ -139,10 +150,10 @@ class Share:
             f"Needed: a valid credential with {_PERMISSIONS[action]}. {answered}."
         )
 
-    def check_name(self, path: str) -> str:
-        """Return a path under which Azure Files can keep a file.
+    def check_name(self, path: str) -> None:
+        """Refuse a path under which Azure Files cannot keep a file.
 
-        :raises InvalidPath: for any other. Source: the rules of Azure Files for names of directories and files.
+        Source: the rules of Azure Files for names of directories and files.
         """
         segments = path.split("/")
         reason = next((each for each in map(_why_not, segments) if each), "")
@@ -153,7 +164,6 @@ class Share:
         if reason:
             shown = path if len(path) <= _SEGMENT_LIMIT else f"{path[:_SEGMENT_LIMIT]}..."
             raise InvalidPath(f"{shown!r} {reason}, so it cannot be stored in {self}. Rename the file or folder.")
-        return path
 
 
 def error_code(error: HttpResponseError) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_aml_data.errors import AmlDataError, StorageError, StorageRefused
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _SCOPE = "https://storage.azure.com/.default"
 _RENEW_SECONDS = 300.0  # before its end; azure-identity gives a new one from then on
+_NEW_SECONDS = 60.0
+"""A token that is refused so soon after signing in would be refused again."""
 _REFUSED = re.compile("AADSTS|Unable to get authority configuration")  # Microsoft Entra ID's codes; no such tenant
 _PASSING = re.compile("AADSTS900(33|55)")  # unavailable; throttled
 
@@ -52,26 +54,54 @@ class Access:
 
     Safe in threads. Calls raise :exc:`.StorageRefused` when the identity is refused or there is none, :exc:`.StorageError`
     when the service that issues tokens is out of reach.
+
+    :ivar sign_in: Number of the sign-in that tokens come from; what keeps a token keeps this beside it.
     """
 
-    def __init__(self, make: Callable[[], TokenCredential], account: str, conn_id: str) -> None:
-        self._make = make
+    def __init__(
+        self,
+        make: Callable[[], TokenCredential],
+        account: str,
+        conn_id: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._make, self._clock = make, clock
         self._who = f"Account {account!r}" + (f", connection {conn_id!r}" if conn_id else "")
+        self._lock = threading.Lock()
+        self._credential: TokenCredential | None = None
+        self._signed_in_at = 0.0
+        self.sign_in = 0
 
     def __repr__(self) -> str:
         return f"Access({self._who!r})"
-
-    @cached_property
-    def _credential(self) -> TokenCredential:
-        return self._make()
 
     def get_token(self, *scopes: str, **options: Any) -> AccessToken:
         from azure.core.exceptions import AzureError
 
         try:
-            return self._credential.get_token(*scopes, **options)
+            return self._signed_in().get_token(*scopes, **options)
         except (AzureError, ValueError) as error:  # ValueError: a tenant or client id that cannot be one
             raise self._named(error) from None
+
+    def renew(self, sign_in: int) -> bool:
+        """Forget tokens that a service refuses although their time is not over: they were revoked, or its clock is ahead.
+
+        :param sign_in: Where the refused token came from.
+        :returns: Whether a new token may help; not when the refused one was new itself.
+        """
+        with self._lock:
+            if sign_in == self.sign_in and self._clock() - self._signed_in_at < _NEW_SECONDS:
+                return False
+            if sign_in == self.sign_in:
+                self._credential = None
+                self.sign_in += 1
+            return True
+
+    def _signed_in(self) -> TokenCredential:
+        with self._lock:
+            if self._credential is None:
+                self._credential, self._signed_in_at = self._make(), self._clock()
+            return self._credential
 
     def _named(self, error: Exception) -> AmlDataError:
         first, *tried = [line.strip() for line in re.split(r"\n(?=\t)", str(error))]
