@@ -66,7 +66,7 @@ $(READY): pyproject.toml constraints.txt
 	if [[ -z $$python ]]; then echo "Python 3.11 or later is needed: neither python3.11 nor python3 is." >&2; exit 1; fi; \
 	$$python -m venv --clear .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable . --group dev
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint constraints.txt --editable . --group dev
 	@touch $@
 
 $(AZURITE): tests/azurite/package.json tests/azurite/package-lock.json | $(READY)

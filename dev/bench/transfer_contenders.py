@@ -112,7 +112,7 @@ def connected(transfer: Transfer) -> ConnectedWorkspace:
 
 def ours(transfer: Transfer, direction: str) -> None:
     """A step whose script does nothing: it takes the input's folder as it is, or gives the output's one that is ready."""
-    _import_before_the_clock("asyncio", "sqlalchemy.orm", "sqlalchemy.dialects.postgresql")
+    _import_before_the_clock("asyncio", "httpcore", "httpx", "sqlalchemy.orm", "sqlalchemy.dialects.postgresql")
     from airflow_aml_data.core.compute.local import Command
     from airflow_aml_data.core.identity import StepRun
     from airflow_aml_data.core.outputs import OutputFileDatasetConfig, OutputReference
