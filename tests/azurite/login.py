@@ -31,6 +31,7 @@ class Login:
 
     :param url: Its address.
     :param issued: How each token that it gave was asked for: ``secret``, ``workload`` or ``managed``.
+    :param tokens: Every token it gave.
     :param lifetime_seconds: Of the tokens it gives from now on.
     :param good_seconds: How long storage takes them, when that is shorter than what they are said to last.
     :param broken: Whether it answers nothing but 503.
@@ -38,6 +39,7 @@ class Login:
 
     url: str
     issued: list[str] = field(default_factory=list)
+    tokens: list[str] = field(default_factory=list, repr=False)
     lifetime_seconds: int = 3600
     good_seconds: int | None = None
     broken: bool = False
@@ -55,9 +57,10 @@ class Login:
             "jti": len(self.issued),
         }
         self.issued.append(how)
+        self.tokens.append(_signed(claims))
         return {
             "token_type": "Bearer",
-            "access_token": _signed(claims),
+            "access_token": self.tokens[-1],
             "expires_in": self.lifetime_seconds,
             "expires_on": str(now + self.lifetime_seconds),
             "resource": "https://storage.azure.com",

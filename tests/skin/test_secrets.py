@@ -7,8 +7,9 @@ import json
 import logging
 import os
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,19 +19,27 @@ import pytest
 
 from airflow_aml_data import Dataset, Workspace
 from airflow_aml_data.core.storage import retry
+from airflow_aml_data.core.storage.azure.account import AzureAccount
+from airflow_aml_data.core.storage.azure.fileshare import FileShareClient
+from airflow_aml_data.core.storage.azure.share import Share
 from airflow_aml_data.errors import AmlDataError
+from tests.azure_files import AzureFiles
 from tests.azurite import Azurite
+from tests.azurite.cloud import Cloud
+from tests.azurite.login import CLIENT, SECRET, TENANT, Login
 from tests.skin.conftest import FinishedRun
 from tests.storage.fault_proxy import Fault, FaultProxy, fault_proxy, random_faults
 from tests.storage.stores import airflow_connections, blob_store, put, sas_token, with_key, with_sas
 
 pytestmark = pytest.mark.slow
 
-GOOD = ("key", "sas")
-BAD = ("wrong_key", "expired_sas", "no_container")
+GOOD = ("key", "sas", "principal", "share_key", "share_sas")
+BAD = ("wrong_key", "expired_sas", "no_container", "wrong_secret", "share_wrong_key")
 ALL = (*GOOD, *BAD, "faulty")
 FAULTS: dict[Fault, float] = {"reset_before": 0.1, "busy": 0.1, "half_response": 0.1}
 CONTAINER = "secrets"
+CONTENT = {"in/a.txt": b"content of a", "in/b.txt": b"content of b"}
+WRONG_SECRET = "a secret that is not the client's"
 WRONG_KEY = base64.b64encode(b"a key that the account does not have").decode()
 
 DAG_FILE = """
@@ -133,38 +142,103 @@ def records() -> Iterator[Records]:
 @pytest.fixture(scope="module")
 def proxy(azurite: Azurite) -> Iterator[FaultProxy]:
     azurite.create_container(CONTAINER)
-    put(azurite, CONTAINER, {"in/a.txt": b"content of a", "in/b.txt": b"content of b"})
+    put(azurite, CONTAINER, CONTENT)
     with fault_proxy(azurite.url, random_faults(1, FAULTS)) as running:
         yield running
 
 
+@pytest.fixture(scope="module")
+def filled_cloud(cloud: Cloud) -> Cloud:
+    """The container there."""
+    with pytest.MonkeyPatch.context() as inside:
+        for name, value in cloud.environment.items():
+            inside.setenv(name, value)
+        cloud.azurite.create_container(CONTAINER)
+        put(cloud.azurite, CONTAINER, CONTENT)
+    return cloud
+
+
 @pytest.fixture
-def secrets(workspace: Workspace, azurite: Azurite, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch) -> set[bytes]:
+def share(azure_files: AzureFiles) -> AzureFiles:
+    """A share with the same files."""
+    azure_files.create_share(CONTAINER)
+    account = AzureAccount(name="first", url=azure_files.account_url(), account_key=azure_files.keys["first"])
+    for path, content in CONTENT.items():
+        FileShareClient(Share(account, CONTAINER)).write(path, content, {})
+    return azure_files
+
+
+@dataclass
+class Secrets:
+    """What must not show.
+
+    :param login: Where the tokens come from: those count too.
+    """
+
+    login: Login
+    texts: set[bytes] = field(default_factory=set)
+
+    def add_key(self, key: str) -> None:
+        self.texts |= {key.encode(), quote(key, safe="").encode(), base64.b64decode(key)}
+
+    def add_sas(self, sas: str) -> None:
+        (signature,) = parse_qs(sas)["sig"]
+        self.texts.add(sas.encode())
+        self.add_key(signature)
+
+    def shown_in(self, places: Mapping[str, bytes]) -> list[str]:
+        """The places that hold one."""
+        everything = {*self.texts, *(each.encode() for each in self.login.tokens)}
+        return [name for name, content in places.items() if any(each in content for each in everything)]
+
+
+@pytest.fixture
+def secrets(
+    workspace: Workspace,
+    azurite: Azurite,
+    proxy: FaultProxy,
+    filled_cloud: Cloud,
+    share: AzureFiles,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Secrets:
     """A workspace with datastores that work and such that do not; every text that must not show."""
     sas, expired = sas_token(azurite), sas_token(azurite, valid=-timedelta(days=1))
+    share_sas = share.sas()
     connections = {
-        "wasb_key": with_key(azurite, azurite.url),
-        "wasb_sas": with_sas(azurite, azurite.url, sas),
-        "wasb_wrong_key": with_key(azurite, azurite.url, key=WRONG_KEY),
-        "wasb_expired_sas": with_sas(azurite, azurite.url, expired),
-        "wasb_no_container": with_sas(azurite, azurite.url, sas),
-        "wasb_faulty": with_sas(azurite, proxy.url, sas),
+        "store_key": with_key(azurite, azurite.url),
+        "store_sas": with_sas(azurite, azurite.url, sas),
+        "store_principal": with_principal(SECRET),
+        "store_share_key": fileshare(share, password=share.keys["first"]),
+        "store_share_sas": fileshare(share, extra={"sas_token": share_sas}),
+        "store_wrong_key": with_key(azurite, azurite.url, key=WRONG_KEY),
+        "store_expired_sas": with_sas(azurite, azurite.url, expired),
+        "store_no_container": with_sas(azurite, azurite.url, sas),
+        "store_wrong_secret": with_principal(WRONG_SECRET),
+        "store_share_wrong_key": fileshare(share, password=WRONG_KEY),
+        "store_faulty": with_sas(azurite, proxy.url, sas),
     }
-    datastores = {name: blob_store("missing" if name == "no_container" else CONTAINER, f"wasb_{name}") for name in ALL}
-    for name, value in airflow_connections(datastores, **connections).items():
+    datastores = {
+        name: {"kind": "azure_file", "file_share_name": CONTAINER, "conn_id": f"store_{name}"}
+        if name.startswith("share")
+        else blob_store("missing" if name == "no_container" else CONTAINER, f"store_{name}")
+        for name in ALL
+    }
+    for name, value in (airflow_connections(datastores, **connections) | filled_cloud.environment).items():
         monkeypatch.setenv(name, value)
-    found: set[bytes] = set()
-    for key in (azurite.keys["first"], WRONG_KEY):
-        found |= {key.encode(), quote(key, safe="").encode(), base64.b64decode(key)}
-    for token in (sas, expired):
-        (signature,) = parse_qs(token)["sig"]
-        found |= {token.encode(), signature.encode(), quote(signature, safe="").encode(), base64.b64decode(signature)}
+    found = Secrets(filled_cloud.login, {each.encode() for each in (SECRET, WRONG_SECRET)})
+    for key in (azurite.keys["first"], share.keys["first"], WRONG_KEY):
+        found.add_key(key)
+    for token in (sas, expired, share_sas):
+        found.add_sas(token)
     return found
 
 
-def shown_in(secrets: set[bytes], places: dict[str, bytes]) -> list[str]:
-    """The places that hold a secret."""
-    return [name for name, content in places.items() if any(each in content for each in secrets)]
+def with_principal(secret: str) -> dict[str, Any]:
+    return {"conn_type": "wasb", "host": "first", "login": CLIENT, "password": secret, "extra": {"tenant_id": TENANT}}
+
+
+def fileshare(share: AzureFiles, **signs_in: Any) -> dict[str, Any]:
+    return {"conn_type": "azure_fileshare", "login": share.account_url(), **signs_in}
 
 
 def files_below(*folders: Path) -> dict[str, bytes]:
@@ -174,7 +248,7 @@ def files_below(*folders: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def finished(
-    secrets: set[bytes], run_dag: Callable[..., FinishedRun], dags_folder: Path, records: Records, tmp_path: Path
+    secrets: Secrets, run_dag: Callable[..., FinishedRun], dags_folder: Path, records: Records, tmp_path: Path
 ) -> FinishedRun:
     """Steps have read and written each datastore in each mode."""
     (dags_folder / "sources").mkdir()
@@ -186,7 +260,7 @@ def finished(
 def test_steps_leave_no_secret_anywhere(
     capfd: pytest.CaptureFixture[str],
     finished: FinishedRun,
-    secrets: set[bytes],
+    secrets: Secrets,
     records: Records,
     tmp_path: Path,
 ) -> None:
@@ -205,7 +279,8 @@ def test_steps_leave_no_secret_anywhere(
         "logged": "\n".join(records.lines).encode(),
         "xcom": repr([finished.xcom(task, "out") for task in good]).encode(),
     }
-    assert shown_in(secrets, places) == []
+    assert secrets.login.tokens
+    assert secrets.shown_in(places) == []
     for report in reports.values():
         assert report["modes"] == [0o600, 0o700]
         assert not Path(report["run_file"]).exists()
@@ -218,7 +293,7 @@ def assert_looked_everywhere(places: dict[str, bytes], reports: dict[str, Any]) 
     assert b"SCRIPT" in places["printed"]
     assert b"Reads 'data' (download)" in places["logged"]
     for name in BAD:
-        assert f"wasb_{name}".encode() in everything
+        assert f"store_{name}".encode() in everything
     assert any(name.endswith("catalog.db") and b"key_direct" in each for name, each in places.items())
     assert any(name.endswith("airflow.db") and b"from_files" in each for name, each in places.items())
     for report in reports.values():
@@ -230,7 +305,7 @@ def assert_looked_everywhere(places: dict[str, bytes], reports: dict[str, Any]) 
 @pytest.mark.parametrize("name", ALL)
 def test_neither_errors_nor_reprs_show_a_secret(
     name: str,
-    secrets: set[bytes],
+    secrets: Secrets,
     proxy: FaultProxy,
     records: Records,
     tmp_path: Path,
@@ -272,5 +347,5 @@ def test_neither_errors_nor_reprs_show_a_secret(
     assert bool(errors) == (name not in GOOD)
     texts = ["".join(traceback.format_exception(each)) for each in errors]
     places = {"errors": "\n".join(texts), "reprs": repr(found), "logged": "\n".join(records.lines)}
-    assert shown_in(secrets, {where: text.encode() for where, text in places.items()}) == []
-    assert all(f"wasb_{name}" in str(each) for each in errors)
+    assert secrets.shown_in({where: text.encode() for where, text in places.items()}) == []
+    assert all(f"store_{name}" in str(each) for each in errors)

@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RANGE_BYTES = 4 * 1024 * 1024
+RANGE_BYTES = 3 * 1024 * 1024
 """What one request moves of a large file."""
-SMALL_BYTES = 1024 * 1024
+SMALL_BYTES = 512 * 1024
 """Files up to here are moved whole, many at once."""
-SMALL_THREADS = 32
+SMALL_THREADS = 24
 LARGE_THREADS = 8
-BATCH_FILES, BATCH_BYTES = 64, 1024 * 1024
+BATCH_FILES, BATCH_BYTES = 64, 512 * 1024
 _VERIFY_BYTES = 1024 * 1024
 _FETCHES = 3
 """How often a file is fetched whose content is not what its checksum says: the network may have been at fault."""

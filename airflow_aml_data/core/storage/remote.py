@@ -87,8 +87,10 @@ class RemoteStorage:
         length = min(length, file.size_bytes - start)
         if length <= 0:
             return b""
-        what = f"Reading {file.path!r}"
-        return Requests().one(what, lambda: bytes(read_exactly(self.client, file, start, length)))
+        requests, what = Requests(), f"Reading {file.path!r}"
+        if length == file.size_bytes:
+            return requests.one(what, lambda: bytes(read_whole(self.client, requests, file)))
+        return requests.one(what, lambda: bytes(read_exactly(self.client, file, start, length)))
 
     def write_bytes(self, path: str, content: bytes) -> None:
         check_inside(path, self.name, reserved=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -33,6 +34,20 @@ _SERVICES = ("blob", "dfs", "file")
 _ACCOUNT_NAME = re.compile(r"[a-z0-9]{3,24}")
 _EMULATOR = "devstoreaccount1"  # the one account of an emulator that was told of none; its key is public
 _EMULATOR_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+
+_SIGNATURE = re.compile(r"\bsig=[^&\s\"']+")
+
+
+class _HideSignatures(logging.Filter):
+    """Takes SAS signatures out of the request lines that the HTTP libraries log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = _SIGNATURE.sub("sig=***", record.getMessage()), ()
+        return True
+
+
+for _library in ("httpx", "urllib3.connectionpool"):  # ours, and those of the SDKs
+    logging.getLogger(_library).addFilter(_HideSignatures())
 
 
 @dataclass(frozen=True, kw_only=True)

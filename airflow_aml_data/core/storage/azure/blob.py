@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _BLOCK_BYTES = 4 * 1024 * 1024
-_BLOCKS_AT_ONCE = 6
+_BLOCKS_AT_ONCE = 5
 _MOST_BLOCKS = 50_000  # of one blob
 _BLOCK_RETRIES = 5
 _COPY_POLL_SECONDS = 0.5

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hmac
-import logging
 import os
 import re
 import ssl
@@ -43,19 +42,7 @@ _NOT_PERMITTED = {
     "AuthorizationServiceMismatch",
 }
 _CODE = re.compile(r"<Code>([^<]+)</Code>")
-_SIGNATURE = re.compile(r"\bsig=[^&\s\"']+")
 _MESSAGE = re.compile(r"<Message>([^<\n]+)")
-
-
-class _HideSignatures(logging.Filter):
-    """Takes SAS signatures out of the request lines that the HTTP library logs."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = _SIGNATURE.sub("sig=***", record.getMessage()), ()
-        return True
-
-
-logging.getLogger("httpx").addFilter(_HideSignatures())
 
 
 class Container:
