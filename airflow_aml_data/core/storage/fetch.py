@@ -28,9 +28,12 @@ RANGE_BYTES = 3 * 1024 * 1024
 """What one request moves of a large file."""
 SMALL_BYTES = 512 * 1024
 """Files up to here are moved whole, many at once."""
-SMALL_THREADS = 24
+SMALL_THREADS = 48
+"""For files of a few KiB, of which each waits longer than it takes."""
 LARGE_THREADS = 8
 BATCH_FILES, BATCH_BYTES = 64, 512 * 1024
+_IN_MEMORY_BYTES = 12 * 1024 * 1024
+"""Of small files at a time, about."""
 _VERIFY_BYTES = 1024 * 1024
 _FETCHES = 3
 """How often a file is fetched whose content is not what its checksum says: the network may have been at fault."""
@@ -119,10 +122,20 @@ def is_whole(file: StoredFile, local: str) -> bool:
     return f"{file.checksum.partition(':')[0]}:{digest.hexdigest()}" == file.checksum
 
 
+def small_threads(batch_bytes: Iterable[int]) -> int:
+    """How many batches of small files to move at once.
+
+    :param batch_bytes: Of each batch.
+    """
+    return min(SMALL_THREADS, _IN_MEMORY_BYTES // max(1, max(batch_bytes, default=1)))
+
+
 def _fetch_small(
     client: ObjectClient, placements: Sequence[Placement], folder: Path, is_there: _IsThere, moved: _Moved
 ) -> None:
-    requests, writing = Requests(SMALL_THREADS), threading.Lock()
+    batches = list(in_batches(placements, lambda each: each.file.size_bytes, BATCH_FILES, BATCH_BYTES))
+    threads = small_threads(sum(each.file.size_bytes for each in batch) for batch in batches)
+    requests, writing = Requests(threads), threading.Lock()
 
     def fetch_batch(batch: Sequence[Placement]) -> tuple[int, int]:
         missing = [each for each in batch if not is_there(each)]
@@ -132,8 +145,7 @@ def _fetch_small(
             _write_files(zip(missing, contents, strict=True), folder, requests)
         return len(batch), sum(each.file.size_bytes for each in batch)
 
-    batches = in_batches(placements, lambda each: each.file.size_bytes, BATCH_FILES, BATCH_BYTES)
-    requests.each(fetch_batch, list(batches), moved)
+    requests.each(fetch_batch, batches, moved)
 
 
 def _write_files(contents: Iterable[tuple[Placement, Buffer]], folder: Path, requests: Requests) -> None:

@@ -18,8 +18,8 @@ from airflow_aml_data.core.storage.fetch import (
     LARGE_THREADS,
     RANGE_BYTES,
     SMALL_BYTES,
-    SMALL_THREADS,
     read_exactly,
+    small_threads,
 )
 from airflow_aml_data.core.storage.retry import Requests
 from airflow_aml_data.errors import DataChanged, StorageError
@@ -69,7 +69,7 @@ def send(
 
     sender = _Sender(client, metadata, reads_back)
     for threads, of_that_size, send_batch in (
-        (SMALL_THREADS, batches, sender.send_whole),
+        (small_threads(sum(each.size_bytes for each in batch) for batch in batches), batches, sender.send_whole),
         (LARGE_THREADS, middling, sender.send_whole),
         (_LARGE_AT_ONCE, large, sender.send_in_blocks),
     ):
