@@ -39,6 +39,15 @@ def discard(workspace: ConnectedWorkspace, abandoned: Output) -> None:
         )
 
 
+def drop_staging(workspace: ConnectedWorkspace, step_run_id: str, committed: PlannedOutput | Output) -> None:
+    """Remove what was needed to undo the publication of an output that is committed by now."""
+    if committed.mode == "upload":
+        try:
+            workspace.storage(committed.datastore).drop_staging(step_run_id, committed.name)
+        except AmlDataError as error:  # the output is committed: nothing may fail the step any more
+            log.warning("The staging area of output %r stays: %s", committed.name, error)
+
+
 def store_mounted(
     workspace: ConnectedWorkspace, plan: StepPlan, names: Sequence[str], output_paths: Mapping[str, Path]
 ) -> None:
@@ -88,11 +97,7 @@ def commit_step(
         )
     references = _record(workspace, plan, committed)
     for each in plan.outputs:
-        if each.mode == "upload":
-            try:
-                workspace.storage(each.datastore).drop_staging(plan.run.id, each.name)
-            except AmlDataError as error:  # the output is committed: nothing may fail the step any more
-                log.warning("The staging area of output %r stays: %s", each.name, error)
+        drop_staging(workspace, plan.run.id, each)
     return references
 
 

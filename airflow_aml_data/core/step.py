@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from airflow_aml_data.core import parent, records
 from airflow_aml_data.core.catalog import Catalog, NewOutput, Output
-from airflow_aml_data.core.commit import commit_step, discard, store_mounted
+from airflow_aml_data.core.commit import commit_step, discard, drop_staging, store_mounted
 from airflow_aml_data.core.compute.local import Command
 from airflow_aml_data.core.connect import ConnectedWorkspace
 from airflow_aml_data.core.definition import Definition, WebPath
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _LEASE_SECONDS = 600.0
 _RENEW_SECONDS = 60.0
+_EARLIER_OUTPUTS = 1000
 _ALL_METRICS = "metrics_of_the_step.json"
 _SETTINGS: Mapping[str, Kind] = {"tags": "tag", "properties": "property"}
 
@@ -161,9 +162,12 @@ def _leases(workspace: ConnectedWorkspace, plan: StepPlan) -> Iterator[None]:
     catalog, run = workspace.catalog, plan.run
     gone = _claim(workspace, plan)
     try:
-        for each in [*gone, *_abandoned_before(catalog, run)]:
-            log.warning("Output %s was never committed: clearing away what it may have left.", each.id)
-            discard(workspace, each)
+        for each in [*gone, *_earlier_tries(catalog, run)]:
+            if each.state == "abandoned":
+                log.warning("Output %s was never committed: clearing away what it may have left.", each.id)
+                discard(workspace, each)
+            elif each.state == "committed":
+                drop_staging(workspace, each.step_run_id, each)
         catalog.lease_outputs(run, read, lease_seconds=_LEASE_SECONDS)
         with _renewal(catalog, run):
             yield
@@ -185,12 +189,14 @@ def _claim(workspace: ConnectedWorkspace, plan: StepPlan) -> list[Output]:
     return workspace.catalog.begin_outputs(plan.run, new, lease_seconds=_LEASE_SECONDS)
 
 
-def _abandoned_before(catalog: Catalog, run: StepRun) -> list[Output]:
-    """What earlier tries of the task gave up; one that was killed may not have cleared it away."""
+def _earlier_tries(catalog: Catalog, run: StepRun) -> list[Output]:
+    """Outputs of earlier tries of the task; one that was killed may not have cleared away what it left beside them."""
     if run.try_number == 1:
         return []
-    found = catalog.find_outputs(dag_id=run.dag_id, run_id=run.run_id, task_id=run.task_id, state="abandoned")
-    return [each for each in found if each.map_index == run.map_index and each.step_run_id != run.id]
+    found = catalog.find_outputs(
+        dag_id=run.dag_id, run_id=run.run_id, task_id=run.task_id, map_index=run.map_index, limit=_EARLIER_OUTPUTS
+    )
+    return [each for each in found if each.step_run_id != run.id]
 
 
 def _give_up(workspace: ConnectedWorkspace, run: StepRun, reason: str) -> None:

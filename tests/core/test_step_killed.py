@@ -93,6 +93,7 @@ class TestKilled:
             with pytest.raises(OutputConflict):  # the catalog knows it as committed: it is not this try's to remove
                 steps.write("a.txt", "b.txt", output=output, try_number=2)
             assert steps.stored() == {"fixed/place/a.txt": "new a.txt", "fixed/place/b.txt": "new b.txt"}
+            assert steps.leftovers() == []
             return
 
         made = steps.write("a.txt", "b.txt", output=output, try_number=2)
@@ -103,7 +104,7 @@ class TestKilled:
         if not committed:
             assert stored == expected
             assert steps.states() == ["abandoned", "committed"]
-            assert steps.leftovers() == []
+        assert steps.leftovers() == []
         assert made.to_path() == ["/a.txt", "/b.txt"]
 
     @pytest.mark.parametrize("output", [FIXED.as_upload(), FIXED.as_upload(overwrite=True)], ids=["fixed", "overwrite"])

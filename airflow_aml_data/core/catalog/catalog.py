@@ -136,6 +136,7 @@ class Catalog:
         dag_id: str | None = None,
         run_id: str | None = None,
         task_id: str | None = None,
+        map_index: int | None = None,
         state: OutputState | None = None,
         limit: int = 100,
     ) -> list[Output]:
@@ -144,7 +145,15 @@ class Catalog:
         :param run_id: Airflow's id of the DAG run.
         """
         with self._database.reading() as connection:
-            return lifecycle.find(connection, dag_id=dag_id, run_id=run_id, task_id=task_id, state=state, limit=limit)
+            return lifecycle.find(
+                connection,
+                dag_id=dag_id,
+                run_id=run_id,
+                task_id=task_id,
+                map_index=map_index,
+                state=state,
+                limit=limit,
+            )
 
     def lease_outputs(self, run: StepRun, output_ids: Sequence[str], *, lease_seconds: float) -> None:
         """Keep outputs from being deleted while a run reads them, and note that they were used.
