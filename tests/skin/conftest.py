@@ -20,6 +20,13 @@ from sqlalchemy import select
 from airflow_aml_data import Workspace
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Who runs a DAG is slow: the first one of a process takes five seconds."""
+    for each in items:
+        if "run_dag" in getattr(each, "fixturenames", ()):
+            each.add_marker(pytest.mark.slow)
+
+
 @dataclass
 class FinishedRun:
     """A DAG run after its end."""

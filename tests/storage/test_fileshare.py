@@ -70,7 +70,7 @@ def test_a_file_is_under_its_name_only_when_it_is_whole(azure_files, client, tmp
 
 
 def test_many_threads_make_the_same_folders(azure_files):
-    for attempt in range(20):
+    for attempt in range(8):
         azure_files.create_share(f"files{attempt}")
         client = sign_in(azure_files, f"files{attempt}", account_key=azure_files.keys["first"])
         with ThreadPoolExecutor(8) as pool:
