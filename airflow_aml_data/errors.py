@@ -21,6 +21,8 @@
     - OutputInUse             another step is writing the same place at this moment
     - OutputUnusable          the script left something that cannot be stored
     - DataChanged             committed data is missing, or not what its manifest says
+      - DataDeleted           committed data was deleted by a plan; what to run again is in the message
+    - PlanNotReady            a deletion plan that is not in the state this needs
     - DataNotReadable         a file that is not in the format its dataset says (also ValueError)
     - OfflineRun              something only a step has was asked of a script run by hand (also AttributeError)
     - NotOffered              a part of the SDK v1 that has no counterpart here (also AttributeError)
@@ -196,6 +198,14 @@ class OutputUnusable(UserError):
 
 class DataChanged(UserError):
     """Committed data is missing or is no longer what its manifest says."""
+
+
+class DataDeleted(DataChanged):
+    """Committed data was deleted by a plan of the retention DAG."""
+
+
+class PlanNotReady(UserError):
+    """A deletion plan is not in the state that what was asked needs."""
 
 
 class DataNotReadable(UserError, ValueError):

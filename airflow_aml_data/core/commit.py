@@ -8,7 +8,6 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from airflow_aml_data.core.catalog import CommittedOutput, NewDatasetVersion, Output
@@ -92,7 +91,7 @@ def commit_step(
                 size_bytes=manifest.size_bytes,
                 manifest_path=where,
                 manifest_digest=manifest.digest,
-                changed_at=datetime.now(UTC),
+                changed_at=workspace.catalog.now(),
             )
         )
     references = _record(workspace, plan, committed)

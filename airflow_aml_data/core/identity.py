@@ -20,6 +20,9 @@ _PART_LIMIT = 60  # three parts, a hash and the numbers stay below the 255 bytes
 RESERVED_FOLDER = ".aml_data"
 """Folder at the root of each datastore that holds staging areas and manifests; never listed as data."""
 
+FLOOR_DAYS = 30
+"""Committed data is kept for fewer days only with a reason. Source: the article, on deleting intermediate data."""
+
 
 def check_name(name: str, what: str) -> str:
     """Return ``name`` when v1's rule for input and output names accepts it.
@@ -141,3 +144,16 @@ def _hash(text: str) -> str:
 
 def _safe(part: str) -> str:
     return _SAFE_IN_PATH.sub("_", part).lstrip(".-")[:_PART_LIMIT] or "_"
+
+
+def check_retention_days(what: str, days: int, *, reason: str = "") -> int:
+    """Return a period for committed data.
+
+    :raises InvalidDeclaration: for one below the floor without a reason, or below one day.
+    """
+    if days < 1 or (days < FLOOR_DAYS and not reason):
+        raise InvalidDeclaration(
+            f"{what} is {days}. Allowed: {FLOOR_DAYS} and more, because pipelines count on intermediate data for {FLOOR_DAYS} days; "
+            "1 and more with a reason in allow_early_deletion, which goes into the history."
+        )
+    return days

@@ -17,7 +17,13 @@ from airflow_aml_data.core.formats import (
     PromoteHeadersBehavior,
     TableFormat,
 )
-from airflow_aml_data.core.identity import check_dataset_name, check_name, check_relative_path, check_tags
+from airflow_aml_data.core.identity import (
+    check_dataset_name,
+    check_name,
+    check_relative_path,
+    check_retention_days,
+    check_tags,
+)
 from airflow_aml_data.core.inputs import DatasetConsumptionConfig
 from airflow_aml_data.core.operations import DropColumns, KeepColumns
 from airflow_aml_data.core.partition import PartitionFormat, as_partition_format
@@ -82,6 +88,9 @@ class OutputFileDatasetConfig:
         the step, and ``{output-name}``. None: the default datastore and ``dataset/{run-id}/{output-name}``.
     :param source: Local folder that holds the output when the script has ended; None: a scratch folder.
     :param partition_format: What the paths of its files say; see :class:`.PartitionFormat`.
+    :param retention_days: Days for which the retention DAG keeps it after its last change and use, 30 or more; None: as that DAG
+        says for its datastore.
+    :param keep: The retention DAG never deletes it.
 
     :raises InvalidName: for a name v1 refuses too.
     :raises InvalidDeclaration: for a destination of another form. v1 says so only at run time.
@@ -99,8 +108,12 @@ class OutputFileDatasetConfig:
     source_globs: tuple[str, ...] | None = field(default=None, kw_only=True)
     registration: Registration | None = field(default=None, kw_only=True)
     table: OutputTable | None = field(default=None, kw_only=True)
+    retention_days: int | None = field(default=None, kw_only=True)
+    keep: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
+        if self.retention_days is not None:
+            check_retention_days(f"retention_days of output {self.name!r}", self.retention_days)
         object.__setattr__(self, "name", check_name(self.name, "output") if self.name else None)
         object.__setattr__(self, "destination", _destination(self.destination))
         object.__setattr__(self, "partition_format", as_partition_format(self.partition_format))

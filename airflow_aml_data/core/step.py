@@ -185,7 +185,17 @@ def _claim(workspace: ConnectedWorkspace, plan: StepPlan) -> list[Output]:
     """Claim the places of the outputs, or confirm that they are still claimed; see :meth:`.Catalog.begin_outputs`."""
     if not plan.outputs:
         return []
-    new = [NewOutput(name=each.name, datastore=each.datastore, path=each.path, mode=each.mode) for each in plan.outputs]
+    new = [
+        NewOutput(
+            name=each.name,
+            datastore=each.datastore,
+            path=each.path,
+            mode=each.mode,
+            retention_days=each.config.retention_days,
+            keep=each.config.keep,
+        )
+        for each in plan.outputs
+    ]
     return workspace.catalog.begin_outputs(plan.run, new, lease_seconds=_LEASE_SECONDS)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from airflow_aml_data.core.catalog.catalog import Catalog
 from airflow_aml_data.core.catalog.records import (
+    Candidate,
     CommittedOutput,
     DatasetVersion,
     HistoryEntry,
@@ -13,10 +14,16 @@ from airflow_aml_data.core.catalog.records import (
     Output,
     OutputMode,
     OutputState,
+    Plan,
+    PlanEntry,
+    PlannedDeletion,
+    PlannedFile,
     RegisteredDatastore,
+    RegisteredPlace,
 )
 
 __all__ = [
+    "Candidate",
     "Catalog",
     "CommittedOutput",
     "DatasetVersion",
@@ -27,5 +34,10 @@ __all__ = [
     "Output",
     "OutputMode",
     "OutputState",
+    "Plan",
+    "PlanEntry",
+    "PlannedDeletion",
+    "PlannedFile",
     "RegisteredDatastore",
+    "RegisteredPlace",
 ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from airflow_aml_data.core.catalog import datasets, datastores, history, leases, lifecycle
+from airflow_aml_data.core.catalog import datasets, datastores, history, leases, lifecycle, plans
 from airflow_aml_data.core.catalog.database import Database
 from airflow_aml_data.core.catalog.records import (
+    Candidate,
     CommittedOutput,
     DatasetVersion,
     HistoryEntry,
@@ -15,7 +18,12 @@ from airflow_aml_data.core.catalog.records import (
     NewOutput,
     Output,
     OutputState,
+    Plan,
+    PlanEntry,
+    PlannedDeletion,
+    PlannedFile,
     RegisteredDatastore,
+    RegisteredPlace,
 )
 from airflow_aml_data.core.identity import StepRun
 from airflow_aml_data.errors import DataChanged
@@ -48,6 +56,10 @@ class Catalog:
 
     def __repr__(self) -> str:
         return f"Catalog({self._database.place!r})"
+
+    def now(self) -> datetime:
+        """This moment by the catalog's clock."""
+        return self._now()
 
     def check(self) -> str:
         """Connect, migrate if needed, and return one sentence: kind of database, where, schema version.
@@ -306,6 +318,125 @@ class Catalog:
             return []
         with self._database.reading() as connection:
             return datastores.every(connection)
+
+    def pin_output(self, output_id: str, *, by: str, reason: str) -> None:
+        """Keep an output until :meth:`unpin_output`, whatever its age.
+
+        :raises DataChanged: for an output that is not committed, such as a deleted one.
+        """
+        now = self._now()
+        with self._database.writing() as connection:
+            leases.check_committed(connection, [output_id])
+            plans.pin(connection, output_id, f"{by}: {reason}" if reason else by, now=now)
+
+    def unpin_output(self, output_id: str, *, by: str) -> None:
+        """Let an output go when its time has come. May be repeated."""
+        now = self._now()
+        with self._database.writing() as connection:
+            plans.unpin(connection, output_id, by, now=now)
+
+    @contextmanager
+    def candidates(self, datastores: Sequence[str], *, before: datetime) -> Iterator[Iterator[Candidate]]:
+        """Outputs that nobody has written or read since ``before``: streamed, in one consistent view."""
+        now = self._now()
+        with self._database.reading() as connection:
+            yield plans.candidates(connection, datastores=datastores, before=before, now=now)
+
+    def registered_places(self) -> list[RegisteredPlace]:
+        """What registered datasets read."""
+        with self._database.reading() as connection:
+            return plans.registered_places(connection)
+
+    def managed_bytes(self) -> dict[str, int]:
+        """Datastore to the bytes of its committed outputs."""
+        with self._database.reading() as connection:
+            return plans.managed_bytes(connection)
+
+    def create_plan(
+        self,
+        planned: Sequence[PlannedDeletion],
+        *,
+        by: str,
+        settings: Mapping[str, Any],
+        kept: Mapping[str, Sequence[int]],
+        managed: Mapping[str, int],
+        stopped: bool,
+    ) -> Plan:
+        """Write a deletion plan down; see :class:`.Plan`."""
+        now = self._now()
+        with self._database.writing() as connection:
+            return plans.create(
+                connection,
+                by=by,
+                settings=settings,
+                state="stopped" if stopped else "planned",
+                kept=kept,
+                managed=managed,
+                planned=planned,
+                now=now,
+            )
+
+    def get_plan(self, number: int) -> Plan:
+        """Return a plan.
+
+        :raises InvalidDeclaration: for a number that no plan has.
+        """
+        with self._database.reading() as connection:
+            return plans.get(connection, number)
+
+    def find_plans(self, *, limit: int = 100) -> list[Plan]:
+        """Return up to ``limit`` plans, newest first."""
+        with self._database.reading() as connection:
+            return plans.find(connection, limit=limit)
+
+    def plan_entries(self, number: int) -> list[PlanEntry]:
+        """The outputs of a plan, what became of each, and where they are; the largest first."""
+        with self._database.reading() as connection:
+            return plans.entries(connection, number)
+
+    def planned_files(self, number: int, output_id: str) -> list[PlannedFile]:
+        """The files of one output of a plan, by path."""
+        with self._database.reading() as connection:
+            return plans.files_of(connection, number, output_id)
+
+    def decide_plan(self, number: int, *, approved: bool, by: str, keep: Sequence[str] = ()) -> Plan:
+        """Approve or reject a plan.
+
+        :param keep: Ids of outputs to strike out of it.
+        :raises PlanNotReady: for a plan that was stopped, or decided on before.
+        :raises InvalidDeclaration: for an output that the plan does not hold.
+        """
+        now = self._now()
+        with self._database.writing() as connection:
+            return plans.decide(connection, number, approved=approved, by=by, keep=keep, now=now)
+
+    def claim_for_deletion(
+        self, number: int, output_ids: Sequence[str], why_kept: plans.Judge
+    ) -> list[tuple[str, str]]:
+        """Take outputs of an approved plan out of everybody's reach, each judged again; nobody can lease them from then on.
+
+        May be repeated: what this plan has claimed before is claimed still.
+
+        :param why_kept: Takes an output as it is now, and what has been registered since the plan was made; returns why it stays,
+            or an empty text.
+        :returns: Outputs that stay, and why.
+        :raises PlanNotReady: for a plan that is not approved.
+        """
+        now = self._now()
+        with self._database.writing() as connection:
+            return plans.claim(connection, number, output_ids, why_kept=why_kept, now=now)
+
+    def finish_deletion(self, number: int, output_id: str, *, files: int, size_bytes: int, detail: str = "") -> None:
+        """Note what was deleted of a claimed output. May be repeated: the first call counts."""
+        now = self._now()
+        with self._database.writing() as connection:
+            plans.finish(connection, number, output_id, files=files, size_bytes=size_bytes, detail=detail, now=now)
+
+    def end_plan(self, number: int) -> Plan:
+        """Close a plan of which nothing is left to do, and return it."""
+        now = self._now()
+        with self._database.writing() as connection:
+            return plans.end(connection, number, now=now)
 
     def history(
         self, *, output_id: str | None = None, dataset: str | None = None, limit: int = 100

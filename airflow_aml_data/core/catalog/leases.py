@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Table, delete, select, update
+from sqlalchemy import Connection, RowMapping, Table, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from airflow_aml_data.core.catalog.schema import leases, outputs
-from airflow_aml_data.errors import DataChanged
+from airflow_aml_data.errors import DataChanged, DataDeleted
 
 _BATCH = 500  # SQLite before 3.32 takes 999 values in a statement
 _NAMED = 5
@@ -54,14 +54,20 @@ def read(
 def check_committed(connection: Connection, output_ids: Sequence[str]) -> None:
     """Hold the rows of the outputs, so that nobody deletes them before this transaction ends.
 
-    :raises DataChanged: naming outputs that are unknown or not committed.
+    :raises DataChanged: naming outputs that are unknown or not committed; as :exc:`.DataDeleted` those that a plan deleted.
     """
-    states: dict[str, str] = {}
+    found: dict[str, RowMapping] = {}
     for batch in batches(sorted(set(output_ids))):
-        query = select(outputs.c.id, outputs.c.state).where(outputs.c.id.in_(batch))
-        states.update((row.id, row.state) for row in connection.execute(query.order_by(outputs.c.id).with_for_update()))
-    found = [(id_, states.get(id_, "not in the catalog")) for id_ in dict.fromkeys(output_ids)]
-    bad = [(id_, state) for id_, state in found if state != "committed"]
+        query = select(outputs).where(outputs.c.id.in_(batch)).order_by(outputs.c.id).with_for_update()
+        found.update((row["id"], row) for row in connection.execute(query).mappings())
+    gone = [row for row in found.values() if row["state"] in ("deleting", "deleted")]
+    if gone:
+        raise DataDeleted(" ".join(_deleted(row) for row in gone[:_NAMED]))
+    bad = [
+        (id_, found[id_]["state"] if id_ in found else "not in the catalog")
+        for id_ in dict.fromkeys(output_ids)
+        if id_ not in found or found[id_]["state"] != "committed"
+    ]
     if bad:
         listed = ", ".join(f"{id_!r} ({state})" for id_, state in bad[:_NAMED])
         more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
@@ -69,6 +75,14 @@ def check_committed(connection: Connection, output_ids: Sequence[str]) -> None:
             f"These outputs cannot be read, because they are not committed: {listed}{more}. "
             "Run the step that writes them again."
         )
+
+
+def _deleted(row: RowMapping) -> str:
+    when = f"deleted on {row['deleted_at']:%Y-%m-%d}" if row["deleted_at"] else "being deleted"
+    return (
+        f"Output {row['name']!r} was {when} by plan {row['plan_id']}: run step {row['task_id']!r} of DAG {row['dag_id']!r}, run "
+        f"{row['run_id']!r}, again to make it."
+    )
 
 
 def renew(connection: Connection, *, holder: str, expires_at: datetime) -> None:

@@ -18,7 +18,7 @@ from airflow_aml_data.core.catalog.database import lock_names
 from airflow_aml_data.core.catalog.records import CommittedOutput, NewOutput, Output, OutputState
 from airflow_aml_data.core.catalog.schema import WRITING, outputs
 from airflow_aml_data.core.identity import StepRun
-from airflow_aml_data.errors import InvalidDeclaration, OutputInUse, StaleTry
+from airflow_aml_data.errors import InvalidDeclaration, OutputInUse, StaleTry, StorageError
 
 _AFTER_SLASH = "0"  # the character after "/": paths below "a" are those from "a/" up to "a0"
 
@@ -33,6 +33,8 @@ def begin(
     begun, earlier = _tries(connection, run)
     reason = f"Try {run.try_number} of the same task has begun ({run.id})."
     _abandon(connection, earlier, reason=reason, by=run.id, now=now)
+    for each in wanted:
+        _refuse_where_deleted(connection, each)
     lapsed = list({claim.id: claim for new in wanted for claim in _lapsed(connection, run, new, now)}.values())
     _abandon(connection, lapsed, reason=f"Its lease ran out and {run.id} claimed its place.", by=run.id, now=now)
     fresh = [new for new in wanted if not _stands(begun, run, new)]
@@ -171,20 +173,34 @@ def _lapsed(connection: Connection, run: StepRun, new: NewOutput, now: datetime)
 
     :raises OutputInUse: for one that has not.
     """
-    path = outputs.c.path
-    above = [new.path[:end] for end in (i for i, c in enumerate(new.path) if c == "/")]
-    below = and_(path >= f"{new.path}/", path < f"{new.path}{_AFTER_SLASH}") if new.path else path != ""
-    query = select(outputs).where(
-        outputs.c.datastore == new.datastore,
-        outputs.c.state == WRITING,
-        or_(path.in_(["", *above, new.path]), below),
-    )
+    query = select(outputs).where(outputs.c.state == WRITING, *_touches(new))
     others = [claim for claim in _hold(connection, query) if _task(claim) != _task(run)]
     ends = leases.write_ends(connection, [claim.id for claim in others])
     for claim in others:
         if claim.id in ends and ends[claim.id] > now:
             raise _in_use(new, claim, ends[claim.id])
     return others
+
+
+def _touches(new: NewOutput) -> list[ColumnElement[bool]]:
+    """Conditions for outputs in the place of a new one, in a folder above it or below it."""
+    path = outputs.c.path
+    above = [new.path[:end] for end in (i for i, c in enumerate(new.path) if c == "/")]
+    below = and_(path >= f"{new.path}/", path < f"{new.path}{_AFTER_SLASH}") if new.path else path != ""
+    return [outputs.c.datastore == new.datastore, or_(path.in_(["", *above, new.path]), below)]
+
+
+def _refuse_where_deleted(connection: Connection, new: NewOutput) -> None:
+    """Nobody writes where files are being deleted.
+
+    :raises StorageError: it is over soon, so a retry helps.
+    """
+    query = select(outputs).where(outputs.c.state == "deleting", *_touches(new)).limit(1)
+    for each in _read(connection, query):
+        raise StorageError(
+            f"Output {new.name!r} cannot be written to {new.path!r} on datastore {new.datastore!r} yet: plan {each.plan_id} is deleting "
+            f"output {each.id!r} there. If that plan was cut off, clear the task that sweeps it."
+        )
 
 
 def _in_use(new: NewOutput, claim: Output, ends: datetime) -> OutputInUse:
@@ -227,6 +243,8 @@ def _new_row(run: StepRun, new: NewOutput, now: datetime) -> dict[str, object]:
         "datastore": new.datastore,
         "path": new.path,
         "mode": new.mode,
+        "retention_days": new.retention_days,
+        "pin": "its declaration" if new.keep else None,
         "state": "writing",
         "created_at": now,
     }

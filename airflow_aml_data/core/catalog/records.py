@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from airflow_aml_data.core.identity import StepRun, check_dataset_name, check_name, check_relative_path, check_tags
 from airflow_aml_data.errors import InvalidDeclaration, InvalidPath
 
 OutputMode = Literal["mount", "upload"]
-OutputState = Literal["writing", "committed", "abandoned"]
-HistoryEvent = Literal["begun", "committed", "abandoned", "registered", "updated", "unregistered"]
+OutputState = Literal["writing", "committed", "abandoned", "deleting", "deleted"]
+HistoryEvent = Literal[
+    "begun",
+    "committed",
+    "abandoned",
+    "registered",
+    "updated",
+    "unregistered",
+    "pinned",
+    "unpinned",
+    "planned",
+    "deleted",
+]
+PlanState = Literal["planned", "approved", "rejected", "stopped", "ended"]
+PlannedState = Literal["planned", "struck_out", "deleting", "deleted", "skipped"]
 
 PATH_LIMIT = 1024
 """Characters of a path. Azure Blob allows a blob's name 1,024, and the path is a prefix of those."""
@@ -25,6 +38,8 @@ class NewOutput:
 
     :param name: The output's name, unique within the step.
     :param path: Folder on the datastore, normalised; ``""`` is the datastore's root.
+    :param retention_days: Days it is kept after its last change and use; None: as its datastore says.
+    :param keep: Never deleted by age.
     :raises InvalidName: for a name v1 would refuse.
     :raises InvalidPath: for a path that is not normalised, or longer than a store takes.
     """
@@ -33,6 +48,8 @@ class NewOutput:
     datastore: str
     path: str
     mode: OutputMode
+    retention_days: int | None = None
+    keep: bool = False
 
     def __post_init__(self) -> None:
         check_name(self.name, "output")
@@ -74,6 +91,9 @@ class Output:
     :param files: None until the output is committed, as are ``size_bytes``, ``manifest_path``,
         ``manifest_digest`` and ``changed_at``.
     :param used_at: When a reader last took a lease; None when nobody has.
+    :param retention_days: Its own period; None: that of its datastore.
+    :param pin: Who keeps it, and why; None when nobody does.
+    :param plan_id: The plan that deletes or has deleted it.
     """
 
     id: str
@@ -95,6 +115,10 @@ class Output:
     created_at: datetime
     changed_at: datetime | None
     used_at: datetime | None
+    retention_days: int | None
+    pin: str | None
+    plan_id: int | None
+    deleted_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +209,124 @@ class RegisteredDatastore:
         """Where it is, for comparison and for people; how it is signed in to is not part of it."""
         where = ", ".join(f"{key}={value}" for key, value in sorted(self.options.items()) if key != "conn_id")
         return f"{self.kind} ({where})"
+
+
+class Candidate(NamedTuple):
+    """An output that may be old enough to go; a row, for there may be a million.
+
+    :param lease: Who holds one at this moment; empty when nobody does.
+    """
+
+    id: str
+    dag_id: str
+    run_id: str
+    task_id: str
+    step_run_id: str
+    name: str
+    datastore: str
+    path: str
+    state: str
+    files: int | None
+    size_bytes: int | None
+    manifest_path: str | None
+    manifest_digest: str | None
+    created_at: datetime
+    changed_at: datetime | None
+    used_at: datetime | None
+    retention_days: int | None
+    pin: str | None
+    lease: str
+
+
+class RegisteredPlace(NamedTuple):
+    """What a registered dataset reads: an output, or a path that may hold wildcards.
+
+    :param dataset: For messages.
+    """
+
+    dataset: str
+    output_id: str = ""
+    datastore: str = ""
+    path: str = ""
+
+
+class PlannedFile(NamedTuple):
+    """A file that a plan names; only this version of it may be deleted.
+
+    :param path: On the datastore.
+    :param etag: Empty: whatever it is. Such a file has a name that nothing else ever gets.
+    """
+
+    path: str
+    etag: str
+    size_bytes: int
+    modified: datetime | None = None
+
+
+class PlannedDeletion(NamedTuple):
+    """An output of a plan that is to be made.
+
+    :param reason: Why it may go.
+    :param detail: What of it stays, and why.
+    """
+
+    output_id: str
+    reason: str
+    files: Sequence[PlannedFile]
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanEntry:
+    """An output of a plan, and what became of it.
+
+    :param detail: Why it was skipped, or what of it stays.
+    """
+
+    output_id: str
+    reason: str
+    files: int
+    size_bytes: int
+    state: PlannedState
+    detail: str
+    deleted_files: int
+    freed_bytes: int
+    datastore: str
+    path: str
+    dag_id: str
+    run_id: str
+    task_id: str
+    step_run_id: str
+    name: str
+    manifest_path: str | None
+    changed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is to be deleted; its outputs and files are never changed.
+
+    :param settings: The periods and the scope it was made with.
+    :param state: ``stopped``: it would delete more than it may, and nobody can approve it.
+    :param kept: Why outputs that are old enough stay, to how many they are and their bytes.
+    :param managed_bytes: Datastore to the bytes of its committed outputs when the plan was made.
+    """
+
+    id: int
+    created_at: datetime
+    created_by: str
+    settings: Mapping[str, Any]
+    state: PlanState
+    decided_by: str | None
+    decided_at: datetime | None
+    ended_at: datetime | None
+    kept: Mapping[str, Sequence[int]]
+    managed_bytes: Mapping[str, int]
+    outputs: int
+    files: int
+    size_bytes: int
+    deleted_files: int
+    freed_bytes: int
 
 
 def storable(text: str) -> str:

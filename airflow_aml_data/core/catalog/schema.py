@@ -15,6 +15,7 @@ from sqlalchemy import (
     DateTime,
     Dialect,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
@@ -25,7 +26,7 @@ from sqlalchemy import (
     literal_column,
 )
 
-HEAD = "0003_datastores"
+HEAD = "0004_retention"
 """The migration this code was written for."""
 
 VERSION_TABLE = "aml_catalog_version"
@@ -83,6 +84,10 @@ outputs = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("changed_at", UtcDateTime),
     Column("used_at", UtcDateTime),
+    Column("retention_days", Integer),
+    Column("pin", Text),  # who keeps it, and why
+    Column("plan_id", Integer),  # of the plan that deletes or has deleted it
+    Column("deleted_at", UtcDateTime),
     Index("aml_outputs_task_instance", "dag_id", "run_id", "task_id", "map_index"),
     Index("aml_outputs_created", "created_at"),
     Index("aml_outputs_dag_created", "dag_id", "created_at"),
@@ -160,4 +165,46 @@ history = Table(
     Column("detail", Text, nullable=False),
     Index("aml_history_output", "output_id", "id"),
     Index("aml_history_dataset", "dataset", "id"),
+)
+
+plans = Table(
+    "aml_plans",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("settings", JSON, nullable=False),
+    Column("state", String, nullable=False),
+    Column("decided_by", String),
+    Column("decided_at", UtcDateTime),
+    Column("ended_at", UtcDateTime),
+    Column("kept", JSON, nullable=False),  # reason to number of outputs and bytes
+    Column("managed_bytes", JSON, nullable=False),  # datastore to bytes of all outputs
+)
+
+plan_outputs = Table(
+    "aml_plan_outputs",
+    metadata,
+    Column("plan_id", Integer, ForeignKey("aml_plans.id"), primary_key=True),
+    Column("output_id", String, ForeignKey("aml_outputs.id"), primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("files", BigInteger, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("state", String, nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("deleted_files", BigInteger, nullable=False),
+    Column("freed_bytes", BigInteger, nullable=False),
+    Index("aml_plan_outputs_output", "output_id"),
+)
+
+plan_files = Table(
+    "aml_plan_files",
+    metadata,
+    Column("plan_id", Integer, primary_key=True),
+    Column("output_id", String, primary_key=True),
+    Column("path", _bytewise(), primary_key=True),
+    Column("etag", String, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("modified", UtcDateTime),
+    ForeignKeyConstraint(["plan_id", "output_id"], ["aml_plan_outputs.plan_id", "aml_plan_outputs.output_id"]),
 )

@@ -1,0 +1,366 @@
+"""Plans: what is to be deleted, exactly, and what became of it.
+
+Every function works in the transaction of the connection it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, or_, select, update
+
+from airflow_aml_data.core.catalog import history, leases
+from airflow_aml_data.core.catalog.records import (
+    Candidate,
+    Plan,
+    PlanEntry,
+    PlannedDeletion,
+    PlannedFile,
+    RegisteredPlace,
+    storable,
+)
+from airflow_aml_data.core.catalog.schema import dataset_versions, outputs, plan_files, plan_outputs, plans
+from airflow_aml_data.core.catalog.schema import leases as leases_table
+from airflow_aml_data.errors import InvalidDeclaration, PlanNotReady
+
+_ROWS = 5000
+_LIVING = ("writing", "committed", "abandoned")
+
+Judge = Callable[[Candidate, Sequence[RegisteredPlace]], str]
+"""Says why an output stays, given what has been registered since the plan was made; an empty text: it may go."""
+
+
+def candidates(
+    connection: Connection, *, datastores: Sequence[str], before: datetime, now: datetime
+) -> Iterator[Candidate]:
+    """Outputs that nobody has written or read since a moment; streamed, by id.
+
+    :param before: That moment.
+    """
+    held = (
+        select(leases_table.c.output_id, func.min(leases_table.c.holder).label("holder"))
+        .where(leases_table.c.expires_at > now)
+        .group_by(leases_table.c.output_id)
+        .subquery()
+    )
+    columns = [outputs.c[name] for name in Candidate._fields if name != "lease"]
+    query = (
+        select(*columns, func.coalesce(held.c.holder, "").label("lease"))
+        .select_from(outputs.outerjoin(held, held.c.output_id == outputs.c.id))
+        .where(
+            outputs.c.datastore.in_(datastores),
+            outputs.c.state.in_(_LIVING),
+            outputs.c.created_at <= before,
+            or_(outputs.c.changed_at.is_(None), outputs.c.changed_at <= before),
+            or_(outputs.c.used_at.is_(None), outputs.c.used_at <= before),
+        )
+    )
+    result = connection.execute(query.execution_options(yield_per=_ROWS))
+    names = Candidate._fields
+    for row in result:
+        yield Candidate(*(getattr(row, name) for name in names))
+
+
+def registered_places(connection: Connection, since: datetime | None = None) -> list[RegisteredPlace]:
+    """What registered datasets read: outputs by id, folders and files by path.
+
+    :param since: Only those registered from then on.
+    """
+    found: list[RegisteredPlace] = []
+    query = select(dataset_versions.c.name, dataset_versions.c.version, dataset_versions.c.definition)
+    if since is not None:
+        query = query.where(dataset_versions.c.created_at >= since)
+    for name, version, definition in connection.execute(query.execution_options(yield_per=_ROWS)):
+        found += (each._replace(dataset=f"{name!r} version {version}") for each in _places(definition))
+    return found
+
+
+def _places(definition: Any) -> Iterator[RegisteredPlace]:
+    if isinstance(definition, Mapping):
+        if isinstance(output := definition.get("output_id"), str):
+            yield RegisteredPlace("", output_id=output)
+        elif isinstance(definition.get("datastore"), str) and isinstance(definition.get("path"), str):
+            yield RegisteredPlace("", datastore=definition["datastore"], path=definition["path"])
+        for each in definition.values():
+            yield from _places(each)
+    elif isinstance(definition, list):
+        for each in definition:
+            yield from _places(each)
+
+
+def managed_bytes(connection: Connection) -> dict[str, int]:
+    """Datastore to the bytes of its committed outputs."""
+    query = (
+        select(outputs.c.datastore, func.coalesce(func.sum(outputs.c.size_bytes), 0))
+        .where(outputs.c.state == "committed")
+        .group_by(outputs.c.datastore)
+    )
+    return {datastore: int(size) for datastore, size in connection.execute(query)}
+
+
+def create(
+    connection: Connection,
+    *,
+    by: str,
+    settings: Mapping[str, Any],
+    state: str,
+    kept: Mapping[str, Sequence[int]],
+    managed: Mapping[str, int],
+    planned: Sequence[PlannedDeletion],
+    now: datetime,
+) -> Plan:
+    """Write a plan down; nothing of what it names is ever changed."""
+    number = connection.scalar(
+        insert(plans)
+        .values(
+            created_at=now,
+            created_by=by,
+            settings=dict(settings),
+            state=state,
+            kept={reason: list(counts) for reason, counts in kept.items()},
+            managed_bytes=dict(managed),
+        )
+        .returning(plans.c.id)
+    )
+    _insert(
+        connection,
+        plan_outputs,
+        (
+            {
+                "plan_id": number,
+                "output_id": each.output_id,
+                "reason": each.reason,
+                "files": len(each.files),
+                "size_bytes": sum(file.size_bytes for file in each.files),
+                "state": "planned",
+                "detail": each.detail,
+                "deleted_files": 0,
+                "freed_bytes": 0,
+            }
+            for each in planned
+        ),
+    )
+    _insert(
+        connection,
+        plan_files,
+        ({"plan_id": number, "output_id": each.output_id, **file._asdict()} for each in planned for file in each.files),
+    )
+    return get(connection, int(number or 0))
+
+
+def _insert(connection: Connection, table: Any, rows: Iterable[dict[str, Any]]) -> None:
+    batch: list[dict[str, Any]] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == _ROWS:
+            connection.execute(insert(table), batch)
+            batch = []
+    if batch:
+        connection.execute(insert(table), batch)
+
+
+def get(connection: Connection, number: int) -> Plan:
+    """Return a plan.
+
+    :raises InvalidDeclaration: for a number that no plan has.
+    """
+    found = find(connection, where=plans.c.id == number, limit=1)
+    if not found:
+        raise InvalidDeclaration(f"There is no plan {number}.")
+    return found[0]
+
+
+def find(connection: Connection, *, where: Any = None, limit: int) -> list[Plan]:
+    """Return plans, newest first."""
+    sums = (
+        select(
+            plan_outputs.c.plan_id,
+            func.count().label("outputs"),
+            func.sum(plan_outputs.c.files).label("files"),
+            func.sum(plan_outputs.c.size_bytes).label("size_bytes"),
+            func.sum(plan_outputs.c.deleted_files).label("deleted_files"),
+            func.sum(plan_outputs.c.freed_bytes).label("freed_bytes"),
+        )
+        .group_by(plan_outputs.c.plan_id)
+        .subquery()
+    )
+    totals = [
+        func.coalesce(sums.c[name], 0).label(name)
+        for name in ("outputs", "files", "size_bytes", "deleted_files", "freed_bytes")
+    ]
+    query = select(plans, *totals).select_from(plans.outerjoin(sums, sums.c.plan_id == plans.c.id))
+    query = query.order_by(plans.c.id.desc()).limit(limit)
+    if where is not None:
+        query = query.where(where)
+    return [
+        Plan(**{**row, **{total.name: int(row[total.name]) for total in totals}})
+        for row in connection.execute(query).mappings()
+    ]
+
+
+def entries(connection: Connection, number: int) -> list[PlanEntry]:
+    """The outputs of a plan with where they are, the largest first."""
+    ours = ("reason", "files", "size_bytes", "state", "detail", "deleted_files", "freed_bytes")
+    theirs = ("datastore", "path", "dag_id", "run_id", "task_id", "step_run_id", "name", "manifest_path", "changed_at")
+    columns = [*(plan_outputs.c[name] for name in ours), *(outputs.c[name] for name in theirs)]
+    query = (
+        select(plan_outputs.c.output_id, *columns)
+        .select_from(plan_outputs.join(outputs, outputs.c.id == plan_outputs.c.output_id))
+        .where(plan_outputs.c.plan_id == number)
+        .order_by(plan_outputs.c.size_bytes.desc(), plan_outputs.c.output_id)
+    )
+    return [PlanEntry(**row) for row in connection.execute(query).mappings()]
+
+
+def files_of(connection: Connection, number: int, output_id: str) -> list[PlannedFile]:
+    """The files of one output of a plan, by path."""
+    columns = [plan_files.c[name] for name in PlannedFile._fields]
+    query = select(*columns).where(plan_files.c.plan_id == number, plan_files.c.output_id == output_id)
+    return [PlannedFile(*row) for row in connection.execute(query.order_by(plan_files.c.path))]
+
+
+def decide(connection: Connection, number: int, *, approved: bool, by: str, keep: Sequence[str], now: datetime) -> Plan:
+    """Approve or reject a plan; what is struck out of it stays.
+
+    :raises PlanNotReady: for a plan that was decided on before.
+    """
+    _state(connection, number, ("planned",))
+    if unknown := set(keep) - set(
+        connection.scalars(select(plan_outputs.c.output_id).where(plan_outputs.c.plan_id == number))
+    ):
+        raise InvalidDeclaration(f"Plan {number} holds no output {min(unknown)!r}, so that cannot be struck out.")
+    for batch in leases.batches(sorted(keep)):
+        connection.execute(
+            update(plan_outputs)
+            .where(plan_outputs.c.plan_id == number, plan_outputs.c.output_id.in_(batch))
+            .values(state="struck_out", detail=f"struck out by {by}")
+        )
+    connection.execute(
+        update(plans)
+        .where(plans.c.id == number)
+        .values(state="approved" if approved else "rejected", decided_by=by, decided_at=now)
+    )
+    return get(connection, number)
+
+
+def _state(connection: Connection, number: int, allowed: Sequence[str]) -> str:
+    """Hold a plan, and return its state.
+
+    :raises PlanNotReady: for one that is not allowed.
+    """
+    state = connection.scalar(select(plans.c.state).where(plans.c.id == number).with_for_update())
+    if state not in allowed:
+        raise PlanNotReady(f"Plan {number} is {state or 'unknown'}. Needed: {' or '.join(allowed)}.")
+    return str(state)
+
+
+def claim(
+    connection: Connection, number: int, output_ids: Sequence[str], *, why_kept: Judge, now: datetime
+) -> list[tuple[str, str]]:
+    """Take outputs out of everybody's reach before their files go; see :meth:`.Catalog.claim_for_deletion`."""
+    _state(connection, number, ("approved",))
+    made = connection.scalar(select(plans.c.created_at).where(plans.c.id == number))
+    places = registered_places(connection, made)
+    claimed: list[str] = []
+    kept: list[tuple[str, str]] = []
+    for batch in leases.batches(sorted(output_ids)):
+        for row in _held(connection, number, batch, now):
+            if row["state"] == "deleting" and row["plan_id"] == number:
+                claimed.append(row["id"])
+            elif row["state"] not in _LIVING:
+                kept.append((row["id"], f"{row['state']} by plan {row['plan_id']}"))
+            elif why := why_kept(Candidate(*(row[name] for name in Candidate._fields)), places):
+                kept.append((row["id"], why))
+            else:
+                claimed.append(row["id"])
+    for batch in leases.batches(claimed):
+        connection.execute(update(outputs).where(outputs.c.id.in_(batch)).values(state="deleting", plan_id=number))
+        _set(connection, number, batch, state="deleting")
+    for output_id, why in kept:
+        _set(connection, number, [output_id], state="skipped", detail=why)
+    return kept
+
+
+def _held(connection: Connection, number: int, output_ids: Sequence[str], now: datetime) -> list[dict[str, Any]]:
+    """Outputs of a plan that are not done with, as they are: nobody else may change them before this transaction ends."""
+    undone = select(plan_outputs.c.output_id).where(
+        plan_outputs.c.plan_id == number,
+        plan_outputs.c.output_id.in_(output_ids),
+        plan_outputs.c.state.in_(["planned", "deleting"]),
+    )
+    query = select(outputs).where(outputs.c.id.in_(undone)).order_by(outputs.c.id).with_for_update()
+    found = [dict(row) for row in connection.execute(query).mappings()]
+    query_leases = select(leases_table.c.output_id, func.min(leases_table.c.holder)).where(
+        leases_table.c.output_id.in_(output_ids), leases_table.c.expires_at > now
+    )
+    holders = {row[0]: row[1] for row in connection.execute(query_leases.group_by(leases_table.c.output_id))}
+    return [{**row, "lease": holders.get(row["id"], "")} for row in found]
+
+
+def pin(connection: Connection, output_id: str, why: str, *, now: datetime) -> None:
+    """Keep an output whatever its age."""
+    connection.execute(update(outputs).where(outputs.c.id == output_id).values(pin=storable(why)))
+    history.append(
+        connection, [history.entry("pinned", at=now, detail=f"Kept by {why}.", step_run_id=None, output_id=output_id)]
+    )
+
+
+def unpin(connection: Connection, output_id: str, by: str, *, now: datetime) -> None:
+    """Let an output go when its time has come."""
+    query = update(outputs).where(outputs.c.id == output_id, outputs.c.pin.is_not(None)).values(pin=None)
+    if connection.execute(query).rowcount:
+        told = f"No longer kept, says {by}."
+        history.append(
+            connection, [history.entry("unpinned", at=now, detail=told, step_run_id=None, output_id=output_id)]
+        )
+
+
+def _set(connection: Connection, number: int, output_ids: Sequence[str], **values: Any) -> None:
+    connection.execute(
+        update(plan_outputs)
+        .where(plan_outputs.c.plan_id == number, plan_outputs.c.output_id.in_(output_ids))
+        .values(**values)
+    )
+
+
+def finish(
+    connection: Connection, number: int, output_id: str, *, files: int, size_bytes: int, detail: str, now: datetime
+) -> bool:
+    """Note that the files of a claimed output are gone; whether this call was the first to say so."""
+    state = connection.scalar(
+        select(plan_outputs.c.state)
+        .where(plan_outputs.c.plan_id == number, plan_outputs.c.output_id == output_id)
+        .with_for_update()
+    )
+    if state != "deleting":
+        return False
+    connection.execute(update(outputs).where(outputs.c.id == output_id).values(state="deleted", deleted_at=now))
+    _set(
+        connection,
+        number,
+        [output_id],
+        state="deleted",
+        deleted_files=files,
+        freed_bytes=size_bytes,
+        detail=detail,
+    )
+    by = connection.scalar(select(plans.c.decided_by).where(plans.c.id == number))
+    told = f"Plan {number}, approved by {by}: {files} files, {size_bytes} bytes deleted. {detail}".rstrip()
+    history.append(connection, [history.entry("deleted", at=now, detail=told, step_run_id=None, output_id=output_id)])
+    return True
+
+
+def end(connection: Connection, number: int, *, now: datetime) -> Plan:
+    """Close a plan of which nothing is left to do."""
+    left = connection.scalar(
+        select(func.count())
+        .select_from(plan_outputs)
+        .where(plan_outputs.c.plan_id == number, plan_outputs.c.state.in_(["planned", "deleting"]))
+    )
+    if not left:
+        connection.execute(
+            update(plans).where(plans.c.id == number, plans.c.state == "approved").values(state="ended", ended_at=now)
+        )
+    return get(connection, number)

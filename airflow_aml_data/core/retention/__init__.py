@@ -1,0 +1,1 @@
+"""Intermediate data goes when it may, and never before: rules, plans, sweeps."""

@@ -1,0 +1,196 @@
+"""Plan a deletion: judge what the catalog knows, and write down exactly which files may go."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Set
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow_aml_data.core.catalog import Candidate, Plan, PlannedDeletion, PlannedFile
+from airflow_aml_data.core.connect import ConnectedWorkspace
+from airflow_aml_data.core.manifest import Manifest
+from airflow_aml_data.core.retention.registered import RegisteredData
+from airflow_aml_data.core.retention.rules import RetentionPolicy, due_at, why_deleted, why_kept
+from airflow_aml_data.core.storage.base import Storage, StoredFile
+from airflow_aml_data.core.storage.retry import Requests
+from airflow_aml_data.errors import FilesNotFound, InvalidDeclaration
+
+log = logging.getLogger(__name__)
+
+_THREADS = 16
+
+DagRun = tuple[str, str]
+"""DAG id and run id."""
+
+OpenRuns = Callable[[Set[DagRun]], Set[DagRun]]
+"""Tells which of some DAG runs have not ended: they are queued or run, or were cleared and will run again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionScope:
+    """What a plan may touch, and how long data is kept there.
+
+    :param datastores: Names; never empty.
+    :param maximum_share: Of the bytes that a datastore's committed outputs have, the most that one plan may delete; 0 to 1.
+    :raises InvalidDeclaration: for no datastore, or a share out of bounds.
+    """
+
+    datastores: tuple[str, ...]
+    policy: RetentionPolicy = field(default_factory=RetentionPolicy)
+    maximum_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.datastores:
+            raise InvalidDeclaration(
+                "No datastore is named to clean up. Name at least one: nothing means nothing here."
+            )
+        if not 0 < self.maximum_share <= 1:
+            raise InvalidDeclaration(f"maximum_share is {self.maximum_share}. Allowed: above 0, up to 1.")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> RetentionScope:
+        policy = RetentionPolicy(**content["policy"])
+        return cls(datastores=tuple(content["datastores"]), policy=policy, maximum_share=content["maximum_share"])
+
+
+def make_plan(workspace: ConnectedWorkspace, scope: RetentionScope, open_runs: OpenRuns, *, by: str) -> Plan:
+    """Write a plan down; nothing is deleted.
+
+    :param by: Who asked for it.
+    :raises InvalidDeclaration: for an unknown or unsafe scope.
+    """
+    names = _names(workspace, scope.datastores)
+    scope = RetentionScope(datastores=names, policy=scope.policy, maximum_share=scope.maximum_share)
+    now = workspace.catalog.now()
+    due, kept = _due(workspace, scope, open_runs, now)
+    requests = Requests(_THREADS)
+    planned: list[PlannedDeletion] = []
+    requests.each(lambda each: _planned(workspace, each, now), due, planned.append)
+    managed = {name: size for name, size in workspace.catalog.managed_bytes().items() if name in names}
+    too_much = _too_much(due, planned, managed, scope.maximum_share)
+    return workspace.catalog.create_plan(
+        sorted(planned), by=by, settings=scope.to_json(), kept=kept, managed=managed, stopped=bool(too_much)
+    )
+
+
+def next_due(workspace: ConnectedWorkspace, scope: RetentionScope, until: datetime) -> datetime | None:
+    """When the next output is due that nothing keeps at this moment; None: none is until then."""
+    registered = RegisteredData.of(workspace, workspace.catalog.registered_places())
+    names = _names(workspace, scope.datastores)
+    with workspace.catalog.candidates(names, before=until - timedelta(days=scope.policy.shortest_days)) as found:
+        due = (
+            due_at(each, scope.policy)
+            for each in found
+            if not each.lease and not each.pin and not registered.by_what(each)
+        )
+        first = min(due, default=None)
+    return first if first is not None and first <= until else None
+
+
+def _too_much(
+    due: Iterable[Candidate], planned: Iterable[PlannedDeletion], managed: Mapping[str, int], share: float
+) -> list[str]:
+    """Datastores of which the plan would delete more than it may; what failed attempts left does not count."""
+    committed = {each.id: each for each in due if each.manifest_path is not None}
+    sizes = dict.fromkeys(managed, 0)
+    for each in planned:
+        if output := committed.get(each.output_id):
+            sizes[output.datastore] += sum(file.size_bytes for file in each.files if file.path != output.manifest_path)
+    found = [name for name, size in sizes.items() if size > share * managed[name]]
+    for name in found:
+        log.error(
+            "The plan would delete %d of the %d bytes of datastore %r, and maximum_share is %s. Look into it, and allow a larger share "
+            "when that is right.",
+            sizes[name],
+            managed[name],
+            name,
+            share,
+        )
+    return found
+
+
+def _names(workspace: ConnectedWorkspace, wanted: Iterable[str]) -> tuple[str, ...]:
+    """The datastores as the workspace knows them.
+
+    :raises InvalidDeclaration: when the same place, or one inside it, has another name that is not among them.
+    """
+    names = tuple(dict.fromkeys(workspace.datastore_name(each) for each in wanted))
+    places = {each: workspace.storage(each).location for each in workspace.datastores}
+    for name in names:
+        for other, place in places.items():
+            if other not in names and (_contains(places[name], place) or _contains(place, places[name])):
+                raise InvalidDeclaration(
+                    f"Datastore {other!r} lies in the same place as {name!r}, and only the latter is to be cleaned up. What one name "
+                    "lets go the other may need: name both."
+                )
+    return names
+
+
+def _contains(place: str, other: str) -> bool:
+    return f"{other}/".startswith(f"{place}/")
+
+
+def _due(
+    workspace: ConnectedWorkspace, scope: RetentionScope, open_runs: OpenRuns, now: datetime
+) -> tuple[list[Candidate], dict[str, list[int]]]:
+    """Outputs that may go; and why others that are old enough stay: the reason to how many, and their bytes."""
+    registered = RegisteredData.of(workspace, workspace.catalog.registered_places())
+    policy = scope.policy
+    kept: dict[str, list[int]] = {}
+    due: list[Candidate] = []
+
+    def keep(each: Candidate, why: str) -> None:
+        counts = kept.setdefault(why, [0, 0])
+        counts[0] += 1
+        counts[1] += each.size_bytes or 0
+
+    with workspace.catalog.candidates(scope.datastores, before=now - timedelta(days=policy.shortest_days)) as found:
+        for each in found:
+            if why := why_kept(each, policy, now, registered=registered.by_what(each)):
+                keep(each, why)
+            else:
+                due.append(each)
+    unended = open_runs({(each.dag_id, each.run_id) for each in due})
+    for each in due:
+        if (each.dag_id, each.run_id) in unended:
+            keep(each, "its run has not ended")
+    return [each for each in due if (each.dag_id, each.run_id) not in unended], kept
+
+
+def _planned(workspace: ConnectedWorkspace, output: Candidate, now: datetime) -> PlannedDeletion:
+    """Which files of an output may go: those that are as the output was committed."""
+    storage, reason = workspace.storage(output.datastore), why_deleted(output, now)
+    if output.manifest_path is None:
+        return _planned_attempt(storage, output, reason)
+    try:
+        content = storage.read_bytes(output.manifest_path)
+    except FilesNotFound:
+        return PlannedDeletion(output.id, reason, (), "its manifest is gone, so nobody knows its files: they stay")
+    there = {each.path: each for each in storage.list_files(output.path)}
+    files, stay = [PlannedFile(output.manifest_path, "", len(content))], 0
+    for entry in Manifest.from_bytes(content).entries:
+        found = there.get(f"{output.path}/{entry.path}" if entry.path else output.path)
+        if found and found.etag == entry.etag:
+            files.append(_file(found))
+        elif found:
+            stay += 1
+    return PlannedDeletion(
+        output.id, reason, tuple(files), f"{stay} files were written again since: they stay" if stay else ""
+    )
+
+
+def _planned_attempt(storage: Storage, output: Candidate, reason: str) -> PlannedDeletion:
+    """What an attempt that was given up left, where nothing but itself ever wrote."""
+    if output.step_run_id not in output.path:
+        return PlannedDeletion(output.id, reason, (), "it wrote where others write too: what it left stays")
+    return PlannedDeletion(output.id, reason, tuple(_file(each) for each in storage.list_files(output.path)))
+
+
+def _file(found: StoredFile) -> PlannedFile:
+    modified = None if found.modified is None else datetime.fromtimestamp(found.modified, UTC)
+    return PlannedFile(found.path, found.etag, found.size_bytes, modified)

@@ -1,0 +1,91 @@
+"""The retention DAG, from the real ``dags/`` folder, where no person is asked."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, update
+
+from airflow_aml_data.core.catalog.schema import outputs
+from tests.core.steps import Steps
+from tests.skin.conftest import FinishedRun, parse_folder, run
+
+pytestmark = pytest.mark.slow
+
+RETENTION = Path(__file__).parents[2] / "dags" / "aml_data_retention.py"
+ALL = {"maximum_share": 1, "approval": False}
+
+
+@pytest.fixture
+def retention(dags_folder: Path) -> Callable[..., FinishedRun]:
+    """Run it, with values of its trigger form."""
+    shutil.copy(RETENTION, dags_folder)
+    bag = parse_folder(dags_folder)
+    assert not bag.import_errors, bag.import_errors
+
+    def run_it(**params: Any) -> FinishedRun:
+        return run(bag.dags["aml_data_retention"], params)
+
+    return run_it
+
+
+@pytest.fixture
+def old(steps: Steps) -> Steps:
+    """Two outputs, 31 days old."""
+    for run_id in ("r1", "r2"):
+        steps.write("a.txt", run_id=run_id)
+    engine = create_engine(steps.connected.config.catalog_connection_string)
+    then = datetime.now(UTC) - timedelta(days=31)
+    with engine.begin() as connection:
+        connection.execute(update(outputs).values(created_at=then, changed_at=then))
+    engine.dispose()
+    return steps
+
+
+def test_what_is_due_is_deleted_and_reported(old, retention):
+    finished = retention(**ALL)
+    assert finished.state == "success"
+    assert finished.task_states["approval"] == "skipped"
+    assert old.stored() == {}
+    report = finished.xcom("report")
+    assert (report["state"], report["decided_by"]) == ("ended", "the DAG's settings")
+    assert report["freed_bytes"] == report["planned_bytes"] > 0
+    planned = finished.xcom("plan")
+    assert (planned["outputs"], planned["files"], planned["batches"]) == (2, 4, [0])
+    assert planned["table"].count("unchanged for 31 days, never read") == 2
+
+
+def test_a_dry_run_deletes_nothing_and_closes_its_plan(old, retention):
+    finished = retention(**ALL, dry_run=True)
+    assert finished.state == "success"
+    assert len(old.stored()) == 2
+    report = finished.xcom("report")
+    assert (report["state"], report["decided_by"]) == ("rejected", "the dry run")
+
+
+def test_a_plan_that_is_too_large_fails_and_deletes_nothing(old, retention):
+    finished = retention(approval=False)
+    assert finished.state == "failed"
+    assert finished.task_states["plan"] == "failed"
+    assert len(old.stored()) == 2
+
+
+def test_nothing_due_skips_everything(steps, retention):
+    steps.write("a.txt")
+    finished = retention(**ALL)
+    assert finished.task_states == {
+        **dict.fromkeys(("due", "plan", "who_decides", "approval", "decide", "sweep"), "skipped"),
+        "report": "success",
+    }
+
+
+def test_less_than_the_floor_needs_a_reason(old, retention):
+    finished = retention(**ALL, retention_days=29)
+    assert finished.task_states["due"] == "failed"
+    assert retention(**ALL, retention_days=29, allow_early_deletion="the disk is full").state == "success"
+    assert old.stored() == {}
