@@ -32,7 +32,7 @@ importlib.import_module("airflow.settings")  # it sets up logging, which is not 
 _patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no defect
 settings.register_profile("here", _patient)
 settings.register_profile("ci", _patient, derandomize=True)  # what landed once, lands again
-settings.register_profile("fast", _patient, max_examples=20)
+settings.register_profile("fast", _patient, max_examples=15)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 

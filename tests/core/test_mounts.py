@@ -22,6 +22,9 @@ OUT = OutputFileDatasetConfig("out")
 FIXED = OutputFileDatasetConfig("out", destination=("workspaceblobstore", "fixed/place"))
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(autouse=True)
 def far(monkeypatch):
     """The embedded workspace's datastore is a remote one, as far as steps are concerned."""
@@ -41,7 +44,6 @@ def test_this_machine_can_mount(tmp_path):
 
 
 class TestInputs:
-    @pytest.mark.slow
     def test_ten_of_10000_files_move_their_bytes_only(self, steps, put, data):
         put({f"in/{number // 100}/{number:05}.bin": b"%05d" % number * 800 for number in range(10_000)})
         script = """
@@ -256,7 +258,6 @@ def test_a_step_is_stopped_at_once_while_its_store_hangs(steps, put, data):
 
 
 class TestOutputs:
-    @pytest.mark.slow
     def test_files_are_stored_as_they_are_closed(self, steps):
         script = """
             import os, sys
@@ -294,7 +295,6 @@ class TestOutputs:
         assert made.to_path() == ["/empty", "/moved/er/b.txt"]
         assert steps.leftovers() == []
 
-    @pytest.mark.slow
     def test_what_programs_do(self, steps):
         script = """
             import mmap, os, shutil, sqlite3, subprocess, sys, tarfile, zipfile
@@ -338,7 +338,6 @@ class TestOutputs:
         assert (folder / "tree/link").read_text() == (folder / "moved.csv").read_text()
         assert not (folder / "tree/link").is_symlink()
 
-    @pytest.mark.slow
     def test_a_script_that_is_killed_leaves_exactly_the_files_it_closed(self, steps):
         """G18, G23, whoever else closes descriptors of the others."""
         script = """

@@ -31,6 +31,8 @@ from tests.azure_files.shares import Entry, Failure
 from tests.azurite.certificates import Certificates
 from tests.storage.conformance import quiet
 
+pytestmark = pytest.mark.slow
+
 MIB = 1024 * 1024
 
 
