@@ -28,6 +28,7 @@ _PUBLIC = {
     "Run": "airflow_aml_data.run",
     "RunConfiguration": "airflow_aml_data.operators.environments",
     "Workspace": "airflow_aml_data.core.workspace",
+    "cleanup_intermediate_data": "airflow_aml_data.operators.cleanup",
 }
 
 __all__ = [*_PUBLIC]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
-    from airflow_aml_data.core.catalog import Plan, PlanEntry
+    from airflow_aml_data.core.catalog import Catalog, Plan, PlanEntry
     from airflow_aml_data.core.connect import ConnectedWorkspace
     from airflow_aml_data.core.retention.plan import DagRun, OpenRuns, RetentionScope
 
@@ -216,11 +216,16 @@ def end_of_plan(number: int, *, rejected_by: str, conn_id: str | None = None) ->
         "freed_bytes": plan.freed_bytes,
         "deleted_files": plan.deleted_files,
     }
-    log.info("Plan %d is %s, by %s: %s freed.", number, plan.state, plan.decided_by, readable_bytes(plan.freed_bytes))
-    for each in catalog.plan_entries(number):
+    log_end(catalog, plan)
+    return totals
+
+
+def log_end(catalog: Catalog, plan: Plan) -> None:
+    """Say what became of a plan, and what of it stays."""
+    log.info("Plan %d is %s, by %s: %s freed.", plan.id, plan.state, plan.decided_by, readable_bytes(plan.freed_bytes))
+    for each in catalog.plan_entries(plan.id):
         if each.state in ("skipped", "struck_out"):
             log.info("Stays: %s, %s.", each.output_id, each.detail)
-    return totals
 
 
 def connect(conn_id: str | None) -> ConnectedWorkspace:

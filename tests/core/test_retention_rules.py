@@ -23,6 +23,7 @@ def output(**known) -> Candidate:
         "created_at": NOW,
         "changed_at": NOW,
         "used_at": None,
+        "used_elsewhere": False,
         "retention_days": None,
         "pin": None,
     }

@@ -22,6 +22,7 @@ from airflow_aml_data.core.catalog.records import (
     PlanEntry,
     PlannedDeletion,
     PlannedFile,
+    PlanState,
     RegisteredDatastore,
     RegisteredPlace,
 )
@@ -178,7 +179,7 @@ class Catalog:
             leases.read(
                 connection,
                 output_ids,
-                holder=run.id,
+                run,
                 now=now,
                 expires_at=now + timedelta(seconds=lease_seconds),
             )
@@ -336,11 +337,17 @@ class Catalog:
             plans.unpin(connection, output_id, by, now=now)
 
     @contextmanager
-    def candidates(self, datastores: Sequence[str], *, before: datetime) -> Iterator[Iterator[Candidate]]:
-        """Outputs that nobody has written or read since ``before``: streamed, in one consistent view."""
+    def candidates(
+        self, datastores: Sequence[str], *, before: datetime, run: tuple[str, str] | None = None
+    ) -> Iterator[Iterator[Candidate]]:
+        """Outputs that nobody has written or read since ``before``: streamed, in one consistent view.
+
+        :param datastores: Where; none: anywhere.
+        :param run: Only those of one DAG run: DAG id, run id.
+        """
         now = self._now()
         with self._database.reading() as connection:
-            yield plans.candidates(connection, datastores=datastores, before=before, now=now)
+            yield plans.candidates(connection, datastores=datastores, before=before, run=run, now=now)
 
     def registered_places(self) -> list[RegisteredPlace]:
         """What registered datasets read."""
@@ -384,10 +391,13 @@ class Catalog:
         with self._database.reading() as connection:
             return plans.get(connection, number)
 
-    def find_plans(self, *, limit: int = 100) -> list[Plan]:
-        """Return up to ``limit`` plans, newest first."""
+    def find_plans(self, *, state: PlanState | None = None, by: str | None = None, limit: int = 100) -> list[Plan]:
+        """Return up to ``limit`` plans that fit all that is given, newest first.
+
+        :param by: Who asked for them.
+        """
         with self._database.reading() as connection:
-            return plans.find(connection, limit=limit)
+            return plans.find(connection, state=state, by=by, limit=limit)
 
     def plan_entries(self, number: int) -> list[PlanEntry]:
         """The outputs of a plan, what became of each, and where they are; the largest first."""

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Connection, RowMapping, Table, delete, select, update
+from sqlalchemy import Connection, RowMapping, Table, and_, delete, not_, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from airflow_aml_data.core.catalog.schema import leases, outputs
+from airflow_aml_data.core.identity import StepRun
 from airflow_aml_data.errors import DataChanged, DataDeleted
 
 _BATCH = 500  # SQLite before 3.32 takes 999 values in a statement
@@ -38,7 +39,7 @@ def grant(
 
 
 def read(
-    connection: Connection, output_ids: Sequence[str], *, holder: str, now: datetime, expires_at: datetime
+    connection: Connection, output_ids: Sequence[str], run: StepRun, *, now: datetime, expires_at: datetime
 ) -> None:
     """Lease committed outputs to a reader and note that they are used.
 
@@ -47,8 +48,10 @@ def read(
     check_committed(connection, output_ids)
     ids = sorted(set(output_ids))
     for batch in batches(ids):
-        connection.execute(update(outputs).where(outputs.c.id.in_(batch)).values(used_at=now))
-    grant(connection, ids, holder=holder, kind="read", expires_at=expires_at)
+        own_run = and_(outputs.c.dag_id == run.dag_id, outputs.c.run_id == run.run_id)
+        used = {"used_at": now, "used_elsewhere": or_(outputs.c.used_elsewhere, not_(own_run))}
+        connection.execute(update(outputs).where(outputs.c.id.in_(batch)).values(used))
+    grant(connection, ids, holder=run.id, kind="read", expires_at=expires_at)
 
 
 def check_committed(connection: Connection, output_ids: Sequence[str]) -> None:

@@ -33,11 +33,13 @@ Judge = Callable[[Candidate, Sequence[RegisteredPlace]], str]
 
 
 def candidates(
-    connection: Connection, *, datastores: Sequence[str], before: datetime, now: datetime
+    connection: Connection, *, datastores: Sequence[str], before: datetime, run: tuple[str, str] | None, now: datetime
 ) -> Iterator[Candidate]:
-    """Outputs that nobody has written or read since a moment; streamed, by id.
+    """Outputs that nobody has written or read since a moment; streamed.
 
+    :param datastores: Where; none: anywhere.
     :param before: That moment.
+    :param run: Only those of one DAG run: DAG id, run id.
     """
     held = (
         select(leases_table.c.output_id, func.min(leases_table.c.holder).label("holder"))
@@ -50,13 +52,16 @@ def candidates(
         select(*columns, func.coalesce(held.c.holder, "").label("lease"))
         .select_from(outputs.outerjoin(held, held.c.output_id == outputs.c.id))
         .where(
-            outputs.c.datastore.in_(datastores),
             outputs.c.state.in_(_LIVING),
             outputs.c.created_at <= before,
             or_(outputs.c.changed_at.is_(None), outputs.c.changed_at <= before),
             or_(outputs.c.used_at.is_(None), outputs.c.used_at <= before),
         )
     )
+    if datastores:
+        query = query.where(outputs.c.datastore.in_(datastores))
+    if run:
+        query = query.where(outputs.c.dag_id == run[0], outputs.c.run_id == run[1])
     result = connection.execute(query.execution_options(yield_per=_ROWS))
     names = Candidate._fields
     for row in result:
@@ -166,14 +171,21 @@ def get(connection: Connection, number: int) -> Plan:
 
     :raises InvalidDeclaration: for a number that no plan has.
     """
-    found = find(connection, where=plans.c.id == number, limit=1)
+    found = find(connection, number=number, limit=1)
     if not found:
         raise InvalidDeclaration(f"There is no plan {number}.")
     return found[0]
 
 
-def find(connection: Connection, *, where: Any = None, limit: int) -> list[Plan]:
-    """Return plans, newest first."""
+def find(
+    connection: Connection,
+    *,
+    number: int | None = None,
+    state: str | None = None,
+    by: str | None = None,
+    limit: int,
+) -> list[Plan]:
+    """Return plans that fit all that is given, newest first."""
     sums = (
         select(
             plan_outputs.c.plan_id,
@@ -192,8 +204,9 @@ def find(connection: Connection, *, where: Any = None, limit: int) -> list[Plan]
     ]
     query = select(plans, *totals).select_from(plans.outerjoin(sums, sums.c.plan_id == plans.c.id))
     query = query.order_by(plans.c.id.desc()).limit(limit)
-    if where is not None:
-        query = query.where(where)
+    for column, value in ((plans.c.id, number), (plans.c.state, state), (plans.c.created_by, by)):
+        if value is not None:
+            query = query.where(column == value)
     return [
         Plan(**{**row, **{total.name: int(row[total.name]) for total in totals}})
         for row in connection.execute(query).mappings()

@@ -91,6 +91,7 @@ class Output:
     :param files: None until the output is committed, as are ``size_bytes``, ``manifest_path``,
         ``manifest_digest`` and ``changed_at``.
     :param used_at: When a reader last took a lease; None when nobody has.
+    :param used_elsewhere: Whether another DAG run than its own has read it.
     :param retention_days: Its own period; None: that of its datastore.
     :param pin: Who keeps it, and why; None when nobody does.
     :param plan_id: The plan that deletes or has deleted it.
@@ -115,6 +116,7 @@ class Output:
     created_at: datetime
     changed_at: datetime | None
     used_at: datetime | None
+    used_elsewhere: bool
     retention_days: int | None
     pin: str | None
     plan_id: int | None
@@ -233,6 +235,7 @@ class Candidate(NamedTuple):
     created_at: datetime
     changed_at: datetime | None
     used_at: datetime | None
+    used_elsewhere: bool
     retention_days: int | None
     pin: str | None
     lease: str

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    false,
     literal_column,
 )
 
@@ -84,6 +85,7 @@ outputs = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("changed_at", UtcDateTime),
     Column("used_at", UtcDateTime),
+    Column("used_elsewhere", Boolean, nullable=False, default=False, server_default=false()),
     Column("retention_days", Integer),
     Column("pin", Text),  # who keeps it, and why
     Column("plan_id", Integer),  # of the plan that deletes or has deleted it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Set
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +12,13 @@ from airflow_aml_data.core.catalog import Candidate, Plan, PlannedDeletion, Plan
 from airflow_aml_data.core.connect import ConnectedWorkspace
 from airflow_aml_data.core.manifest import Manifest
 from airflow_aml_data.core.retention.registered import RegisteredData
-from airflow_aml_data.core.retention.rules import RetentionPolicy, due_at, why_deleted, why_kept
+from airflow_aml_data.core.retention.rules import (
+    RetentionPolicy,
+    due_at,
+    why_deleted,
+    why_kept,
+    why_kept_after_its_run,
+)
 from airflow_aml_data.core.storage.base import Storage, StoredFile
 from airflow_aml_data.core.storage.retry import Requests
 from airflow_aml_data.errors import FilesNotFound, InvalidDeclaration
@@ -32,30 +38,45 @@ OpenRuns = Callable[[Set[DagRun]], Set[DagRun]]
 class RetentionScope:
     """What a plan may touch, and how long data is kept there.
 
-    :param datastores: Names; never empty.
+    :param datastores: Names; never empty, unless there is a run.
     :param maximum_share: Of the bytes that a datastore's committed outputs have, the most that one plan may delete; 0 to 1.
+    :param run: A DAG run that has ended and lets its own outputs go, whatever their age, and however many they are.
     :raises InvalidDeclaration: for no datastore, or a share out of bounds.
     """
 
     datastores: tuple[str, ...]
     policy: RetentionPolicy = field(default_factory=RetentionPolicy)
     maximum_share: float = 0.5
+    run: DagRun | None = None
 
     def __post_init__(self) -> None:
-        if not self.datastores:
+        if not self.datastores and not self.run:
             raise InvalidDeclaration(
                 "No datastore is named to clean up. Name at least one: nothing means nothing here."
             )
         if not 0 < self.maximum_share <= 1:
             raise InvalidDeclaration(f"maximum_share is {self.maximum_share}. Allowed: above 0, up to 1.")
 
+    def why_kept(self, output: Candidate, now: datetime, *, registered: str) -> str:
+        """A few words on why an output stays; empty when it may go.
+
+        :param registered: A dataset that reads it; empty when none does.
+        """
+        if self.run:
+            return why_kept_after_its_run(output, registered=registered)
+        return why_kept(output, self.policy, now, registered=registered)
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> RetentionScope:
-        policy = RetentionPolicy(**content["policy"])
-        return cls(datastores=tuple(content["datastores"]), policy=policy, maximum_share=content["maximum_share"])
+        return cls(
+            datastores=tuple(content["datastores"]),
+            policy=RetentionPolicy(**content["policy"]),
+            maximum_share=content["maximum_share"],
+            run=tuple(content["run"]) if content["run"] else None,
+        )
 
 
 def make_plan(workspace: ConnectedWorkspace, scope: RetentionScope, open_runs: OpenRuns, *, by: str) -> Plan:
@@ -64,15 +85,15 @@ def make_plan(workspace: ConnectedWorkspace, scope: RetentionScope, open_runs: O
     :param by: Who asked for it.
     :raises InvalidDeclaration: for an unknown or unsafe scope.
     """
-    names = _names(workspace, scope.datastores)
-    scope = RetentionScope(datastores=names, policy=scope.policy, maximum_share=scope.maximum_share)
+    if not scope.run:
+        scope = replace(scope, datastores=_names(workspace, scope.datastores))
     now = workspace.catalog.now()
     due, kept = _due(workspace, scope, open_runs, now)
     requests = Requests(_THREADS)
     planned: list[PlannedDeletion] = []
     requests.each(lambda each: _planned(workspace, each, now), due, planned.append)
-    managed = {name: size for name, size in workspace.catalog.managed_bytes().items() if name in names}
-    too_much = _too_much(due, planned, managed, scope.maximum_share)
+    managed = {name: size for name, size in workspace.catalog.managed_bytes().items() if name in scope.datastores}
+    too_much = [] if scope.run else _too_much(due, planned, managed, scope.maximum_share)
     return workspace.catalog.create_plan(
         sorted(planned), by=by, settings=scope.to_json(), kept=kept, managed=managed, stopped=bool(too_much)
     )
@@ -140,7 +161,7 @@ def _due(
 ) -> tuple[list[Candidate], dict[str, list[int]]]:
     """Outputs that may go; and why others that are old enough stay: the reason to how many, and their bytes."""
     registered = RegisteredData.of(workspace, workspace.catalog.registered_places())
-    policy = scope.policy
+    before = now if scope.run else now - timedelta(days=scope.policy.shortest_days)
     kept: dict[str, list[int]] = {}
     due: list[Candidate] = []
 
@@ -149,9 +170,9 @@ def _due(
         counts[0] += 1
         counts[1] += each.size_bytes or 0
 
-    with workspace.catalog.candidates(scope.datastores, before=now - timedelta(days=policy.shortest_days)) as found:
+    with workspace.catalog.candidates(scope.datastores, before=before, run=scope.run) as found:
         for each in found:
-            if why := why_kept(each, policy, now, registered=registered.by_what(each)):
+            if why := scope.why_kept(each, now, registered=registered.by_what(each)):
                 keep(each, why)
             else:
                 due.append(each)

@@ -45,7 +45,7 @@ class RetentionPolicy:
     @property
     def shortest_days(self) -> int:
         """No output goes sooner after its last change."""
-        return min(self.retention_days, self.abandoned_days, *self.datastore_days.values())
+        return min(FLOOR_DAYS, self.retention_days, self.abandoned_days, *self.datastore_days.values())
 
 
 def why_kept(output: Candidate, policy: RetentionPolicy, now: datetime, *, registered: str) -> str:
@@ -53,14 +53,31 @@ def why_kept(output: Candidate, policy: RetentionPolicy, now: datetime, *, regis
 
     :param registered: A dataset that reads it; empty when none does.
     """
+    if why := _why_needed(output, registered):
+        return why
+    if (due := due_at(output, policy)) > now:
+        return f"due on {due:%Y-%m-%d}"
+    return ""
+
+
+def why_kept_after_its_run(output: Candidate, *, registered: str) -> str:
+    """The same for an output whose DAG run has it cleaned up at its end, whatever its age."""
+    if why := _why_needed(output, registered):
+        return why
+    if output.used_elsewhere:
+        return "read by another run"
+    if output.retention_days:
+        return f"declared to be kept for {output.retention_days} days"
+    return ""
+
+
+def _why_needed(output: Candidate, registered: str) -> str:
     if output.pin:
         return f"pinned by {output.pin}"
     if registered:
         return f"registered as {registered}"
     if output.lease:
         return f"in use by {output.lease}"
-    if (due := due_at(output, policy)) > now:
-        return f"due on {due:%Y-%m-%d}"
     return ""
 
 

@@ -10,7 +10,6 @@ from airflow_aml_data.core.catalog import Candidate, Plan, PlanEntry, PlannedFil
 from airflow_aml_data.core.connect import ConnectedWorkspace
 from airflow_aml_data.core.retention.plan import OpenRuns, RetentionScope
 from airflow_aml_data.core.retention.registered import RegisteredData
-from airflow_aml_data.core.retention.rules import why_kept
 from airflow_aml_data.core.storage.base import StoredFile
 from airflow_aml_data.core.storage.batches import in_batches
 from airflow_aml_data.core.storage.retry import Requests
@@ -75,7 +74,7 @@ def _sweep_outputs(
         if (output.dag_id, output.run_id) in unended:
             return "its run has not ended"
         registered = RegisteredData.of(workspace, places).by_what(output)
-        return why_kept(output, scope.policy, catalog.now(), registered=registered)
+        return scope.why_kept(output, catalog.now(), registered=registered)
 
     kept = dict(catalog.claim_for_deletion(number, [each.output_id for each in entries], judge))
     for output_id, why in kept.items():

@@ -12,6 +12,8 @@ depends_on = None
 
 
 def upgrade() -> None:
+    elsewhere = sa.Column("used_elsewhere", sa.Boolean, nullable=False, server_default=sa.false())
+    op.add_column("aml_outputs", elsewhere)
     op.add_column("aml_outputs", sa.Column("retention_days", sa.Integer))
     op.add_column("aml_outputs", sa.Column("pin", sa.Text))
     op.add_column("aml_outputs", sa.Column("plan_id", sa.Integer))
