@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 _THREADS = 16
 _SWITCH_SECONDS = 0.001
 """How long a thread may keep others from their work; an answer takes less."""
+_MOUNT_IS_GONE = (errno.ENODEV, errno.ECONNABORTED)
+"""What the kernel answers who reads or writes then: the latter when requests were under way."""
 
 
 def main(control: int) -> None:
@@ -69,7 +71,7 @@ def _serve(descriptor: int, files: FileSystem) -> None:
         try:
             size = os.readv(descriptor, [buffer])
         except OSError as error:
-            if error.errno == errno.ENODEV:
+            if error.errno in _MOUNT_IS_GONE:
                 return
             if error.errno in (errno.ENOENT, errno.EINTR, errno.EAGAIN):  # the request was taken back
                 continue
@@ -82,7 +84,7 @@ def _serve(descriptor: int, files: FileSystem) -> None:
             try:
                 os.writev(descriptor, answer)
             except OSError as error:
-                if error.errno not in (errno.ENOENT, errno.ENODEV):  # nobody waits for the answer
+                if error.errno not in (errno.ENOENT, *_MOUNT_IS_GONE):  # nobody waits for the answer
                     raise
 
 
