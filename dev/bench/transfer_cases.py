@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from ctypes.util import find_library
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -149,8 +150,24 @@ def programs() -> Programs:
         uv = [ours / "uv", "pip", "install", "--quiet", "--target", ENVIRONMENT / "rclone", RCLONE]
         subprocess.run([*map(str, uv), "--python", sys.executable], check=True)
         found.azcopy.chmod(0o755)
+        if find_library("secret-1") is None:
+            _add_libsecret(found.azcopy.parent)
         ready.write_text(wanted)
     return found
+
+
+def _add_libsecret(folder: Path) -> None:
+    """The library that azcopy is linked to, beside it: from Debian's package, which is not installed."""
+    apt = ["apt-get", "download", "-o", "APT::Sandbox::User=", "libsecret-1-0"]
+    if subprocess.run(apt, cwd=ENVIRONMENT, check=False).returncode:
+        subprocess.run(["apt-get", "update"], check=True)
+        subprocess.run(apt, cwd=ENVIRONMENT, check=True)
+    (package,) = ENVIRONMENT.glob("libsecret-1-0_*.deb")
+    with TemporaryDirectory() as unpacked:
+        subprocess.run(["dpkg-deb", "--extract", package, unpacked], check=True)
+        for library in Path(unpacked).rglob("libsecret-1.so*"):
+            shutil.copy(library, folder)
+    package.unlink()
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def azcopy(program: Path, transfer: Transfer, direction: str) -> tuple[list[str]
         *options,
     ]
     folders = {f"AZCOPY_{each}_LOCATION": f"{transfer.home}/azcopy" for each in ("LOG", "JOB_PLAN")}
-    return command, {**folders, "AZCOPY_DISABLE_SYSLOG": "true"}
+    return command, {**folders, "AZCOPY_DISABLE_SYSLOG": "true", "LD_LIBRARY_PATH": str(program.parent)}
 
 
 def rclone(program: Path, transfer: Transfer, direction: str) -> tuple[list[str], dict[str, str]]:
