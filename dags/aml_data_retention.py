@@ -1,8 +1,8 @@
 """
 ### Delete intermediate data when it may go
 
-**What** Waits until an output has not been changed or used for 30 days, writes down exactly which files may go, asks a person,
-deletes them, and says what was freed.
+**What** Compares the catalog with the datastores, waits until an output has not been changed or used for 30 days, writes down exactly
+which files may go, asks a person, deletes them, and says what was freed.
 
 **Why** Azure never deletes intermediate data by itself, and everybody pays for it. Deleting it by hand breaks pipelines that count on
 it for 30 days; this DAG knows who made what, who read it, and what is registered, pinned or in use.
@@ -22,7 +22,13 @@ from datetime import datetime, timedelta
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import DAG, Param, TriggerRule, task
 
-from airflow_aml_data.operators.retention import PlanDeletionOperator, SweepOperator, decide_plan, end_of_plan
+from airflow_aml_data.operators.retention import (
+    PlanDeletionOperator,
+    ReconcileOperator,
+    SweepOperator,
+    decide_plan,
+    end_of_plan,
+)
 from airflow_aml_data.sensors.retention import OutputsDueSensor
 
 SCOPE = {
@@ -68,6 +74,7 @@ with DAG(
         "allow_early_deletion": Param("", type="string", description="Why less than 30 days are allowed."),
     },
 ):
+    reconcile = ReconcileOperator(task_id="reconcile", **SCOPE)
     due = OutputsDueSensor(task_id="due", **SCOPE)
     plan = PlanDeletionOperator(task_id="plan", **SCOPE)
 
@@ -94,9 +101,10 @@ with DAG(
         planned, answer = ti.xcom_pull("plan"), ti.xcom_pull("approval")
         if params["dry_run"]:
             return []
-        by = (answer or {}).get("responded_by_user") or {"name": "the DAG's settings"}
+        person = (answer or {}).get("responded_by_user")
+        by = str(person["name"]) if person else "the DAG's settings"
         keep = ((answer or {}).get("params_input") or {}).get("keep") or []
-        decide_plan(planned["plan"], approved=True, by=str(by["name"]), keep=keep)
+        decide_plan(planned["plan"], approved=True, by=by, is_person=bool(person), keep=keep)
         return planned["batches"]
 
     decided = decide()
@@ -111,6 +119,6 @@ with DAG(
         by = "the dry run" if params["dry_run"] else "the answer to task approval"
         return end_of_plan(planned["plan"], rejected_by=by) if planned else None
 
-    due >> plan >> who_decides() >> [approval, decided]
+    reconcile >> due >> plan >> who_decides() >> [approval, decided]
     approval >> decided
     sweep >> report()

@@ -98,6 +98,10 @@ def check_relative_path(path: str | None) -> str:
     return "" if clean == "." else clean
 
 
+STEP_RUN_ID = re.compile(r"(?:^|(?<=/))([A-Za-z0-9_.-]+\.try\d+\.[0-9a-f]{10})(?=/|$)")
+"""Finds the :attr:`StepRun.id` among the segments of a path."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRun:
     """One try of one task of one DAG run: who writes an output, who reads an input.

@@ -48,7 +48,7 @@ class CleanupIntermediateDataOperator(BaseOperator):
             catalog, scope = workspace.catalog, RetentionScope(datastores=(), run=(ti.dag_id, ti.run_id))
             cut_off = catalog.find_plans(state="approved", by=by)
             made = make_plan(workspace, scope, _nobody, by=by)
-            catalog.decide_plan(made.id, approved=True, by=by)
+            catalog.decide_plan(made.id, approved=True, by=by, is_person=False)
             plans = [sweep_plan(workspace, each.id, _nobody) for each in (*cut_off, made)]
         except UserError as error:
             raise AirflowFailException(str(error)) from error

@@ -91,6 +91,40 @@ class _RetentionOperator(BaseOperator):
         retry.cancel()
 
 
+class ReconcileOperator(_RetentionOperator):
+    """Compare the catalog with what the datastores hold; nothing is deleted.
+
+    Outputs whose files are gone cannot be read any more, and their readers are told which step to run again. Files of step runs that no
+    output accounts for, which have not changed for ``abandoned_days``, become outputs in state ``unknown``: plans name them when they
+    are old enough, and only a person may approve that they go. Returns for each datastore what was found.
+    """
+
+    ui_color = "#e6f1f2"
+
+    def execute(self, context: Context) -> dict[str, dict[str, int]]:
+        from airflow_aml_data.core.retention.reconcile import reconcile
+
+        retry.begin()
+        workspace, report = self.connect(), {}
+        try:
+            scope = self.scope()
+            for name in scope.datastores:
+                found = reconcile(
+                    workspace, name, grace_days=scope.policy.abandoned_days, maximum_share=scope.maximum_share
+                )
+                report[found.datastore] = {
+                    "files": found.files,
+                    "size_bytes": found.size_bytes,
+                    "unknown_bytes": sum(each.size_bytes for each in found.unknown),
+                    "missing_outputs": len(found.missing),
+                    "found_outputs": len(found.found),
+                }
+                self.log.info("Datastore %r: %s", found.datastore, report[found.datastore])
+        except UserError as error:
+            raise AirflowFailException(str(error)) from error
+        return report
+
+
 class PlanDeletionOperator(_RetentionOperator):
     """Write down exactly which files of which outputs may go; nothing is deleted.
 
@@ -188,13 +222,23 @@ class SweepOperator(BaseOperator):
         retry.cancel()
 
 
-def decide_plan(number: int, *, approved: bool, by: str, keep: Iterable[str] = (), conn_id: str | None = None) -> Plan:
+def decide_plan(
+    number: int,
+    *,
+    approved: bool,
+    by: str,
+    is_person: bool = True,
+    keep: Iterable[str] = (),
+    conn_id: str | None = None,
+) -> Plan:
     """Write down who approved or rejected a plan, and what was struck out of it; for a task between plan and sweep.
 
+    :param is_person: False: nobody was asked, so files that no step accounts for stay.
     :raises AirflowFailException: when that is not possible any more.
     """
     try:
-        return connect(conn_id).catalog.decide_plan(number, approved=approved, by=by, keep=list(keep))
+        catalog = connect(conn_id).catalog
+        return catalog.decide_plan(number, approved=approved, by=by, is_person=is_person, keep=list(keep))
     except UserError as error:
         raise AirflowFailException(str(error)) from error
 

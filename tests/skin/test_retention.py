@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -75,17 +76,33 @@ def test_a_plan_that_is_too_large_fails_and_deletes_nothing(old, retention):
     assert len(old.stored()) == 2
 
 
+def test_what_no_step_accounts_for_stays_when_nobody_is_asked(old, retention):
+    stray = old.root / "dataset/dag.run.step.try1.0123456789/out/stray.txt"
+    stray.parent.mkdir(parents=True)
+    stray.write_text("stray")
+    then = (datetime.now(UTC) - timedelta(days=31)).timestamp()
+    os.utime(stray, (then, then))
+
+    finished = retention(**ALL)
+
+    assert finished.xcom("reconcile")["workspaceblobstore"]["unknown_bytes"] == 5
+    planned = finished.xcom("plan")
+    assert planned["outputs"] == 3
+    assert "no step accounts for it; unchanged for 31 days" in planned["table"]
+    assert old.stored() == {str(stray.relative_to(old.root)): "stray"}
+
+
 def test_nothing_due_skips_everything(steps, retention):
     steps.write("a.txt")
     finished = retention(**ALL)
     assert finished.task_states == {
         **dict.fromkeys(("due", "plan", "who_decides", "approval", "decide", "sweep"), "skipped"),
-        "report": "success",
+        **dict.fromkeys(("reconcile", "report"), "success"),
     }
 
 
 def test_less_than_the_floor_needs_a_reason(old, retention):
     finished = retention(**ALL, retention_days=29)
-    assert finished.task_states["due"] == "failed"
+    assert finished.task_states["reconcile"] == "failed"
     assert retention(**ALL, retention_days=29, allow_early_deletion="the disk is full").state == "success"
     assert old.stored() == {}

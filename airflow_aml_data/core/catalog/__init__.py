@@ -9,6 +9,7 @@ from airflow_aml_data.core.catalog.records import (
     DatasetVersion,
     HistoryEntry,
     HistoryEvent,
+    KnownOutput,
     NewDatasetVersion,
     NewOutput,
     Output,
@@ -20,6 +21,7 @@ from airflow_aml_data.core.catalog.records import (
     PlannedFile,
     RegisteredDatastore,
     RegisteredPlace,
+    UnknownFiles,
 )
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "DatasetVersion",
     "HistoryEntry",
     "HistoryEvent",
+    "KnownOutput",
     "NewDatasetVersion",
     "NewOutput",
     "Output",
@@ -40,4 +43,5 @@ __all__ = [
     "PlannedFile",
     "RegisteredDatastore",
     "RegisteredPlace",
+    "UnknownFiles",
 ]

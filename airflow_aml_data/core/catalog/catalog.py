@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow_aml_data.core.catalog import datasets, datastores, history, leases, lifecycle, plans
+from airflow_aml_data.core.catalog import datasets, datastores, history, inventory, leases, lifecycle, plans
 from airflow_aml_data.core.catalog.database import Database
 from airflow_aml_data.core.catalog.records import (
     Candidate,
     CommittedOutput,
     DatasetVersion,
     HistoryEntry,
+    KnownOutput,
     NewDatasetVersion,
     NewOutput,
     Output,
@@ -25,6 +26,7 @@ from airflow_aml_data.core.catalog.records import (
     PlanState,
     RegisteredDatastore,
     RegisteredPlace,
+    UnknownFiles,
 )
 from airflow_aml_data.core.identity import StepRun
 from airflow_aml_data.errors import DataChanged
@@ -354,6 +356,34 @@ class Catalog:
         with self._database.reading() as connection:
             return plans.registered_places(connection)
 
+    @contextmanager
+    def known_outputs(self) -> Iterator[Iterator[KnownOutput]]:
+        """Every output that is not deleted: streamed, in one consistent view."""
+        with self._database.reading() as connection:
+            yield inventory.known(connection)
+
+    def note_inventory(
+        self,
+        *,
+        unknown: Sequence[UnknownFiles],
+        missing: Sequence[str],
+        found: Sequence[str],
+        gone: Sequence[str],
+    ) -> None:
+        """Note what a look at a store has shown.
+
+        :param unknown: Files that no output accounts for. They become outputs in state ``unknown``, which plans may name.
+        :param missing: Ids of committed outputs whose files are gone: nobody can read them any more.
+        :param found: Ids of missing outputs that are there again.
+        :param gone: Ids of unknown outputs that are not there any more.
+        """
+        now = self._now()
+        with self._database.writing() as connection:
+            inventory.adopt(connection, unknown, now=now)
+            inventory.move(connection, missing, before="committed", after="missing", now=now)
+            inventory.move(connection, found, before="missing", after="committed", now=now)
+            inventory.move(connection, gone, before="unknown", after="missing", now=now)
+
     def managed_bytes(self) -> dict[str, int]:
         """Datastore to the bytes of its committed outputs."""
         with self._database.reading() as connection:
@@ -409,16 +439,19 @@ class Catalog:
         with self._database.reading() as connection:
             return plans.files_of(connection, number, output_id)
 
-    def decide_plan(self, number: int, *, approved: bool, by: str, keep: Sequence[str] = ()) -> Plan:
+    def decide_plan(
+        self, number: int, *, approved: bool, by: str, is_person: bool = True, keep: Sequence[str] = ()
+    ) -> Plan:
         """Approve or reject a plan.
 
+        :param is_person: False: a program decides, which may not let files go that no step accounts for; they are struck out.
         :param keep: Ids of outputs to strike out of it.
         :raises PlanNotReady: for a plan that was stopped, or decided on before.
         :raises InvalidDeclaration: for an output that the plan does not hold.
         """
         now = self._now()
         with self._database.writing() as connection:
-            return plans.decide(connection, number, approved=approved, by=by, keep=keep, now=now)
+            return plans.decide(connection, number, approved=approved, by=by, is_person=is_person, keep=keep, now=now)
 
     def claim_for_deletion(
         self, number: int, output_ids: Sequence[str], why_kept: plans.Judge

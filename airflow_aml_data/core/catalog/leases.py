@@ -66,6 +66,8 @@ def check_committed(connection: Connection, output_ids: Sequence[str]) -> None:
     gone = [row for row in found.values() if row["state"] in ("deleting", "deleted")]
     if gone:
         raise DataDeleted(" ".join(_deleted(row) for row in gone[:_NAMED]))
+    if missing := [row for row in found.values() if row["state"] == "missing"]:
+        raise DataChanged(" ".join(_missing(row) for row in missing[:_NAMED]))
     bad = [
         (id_, found[id_]["state"] if id_ in found else "not in the catalog")
         for id_ in dict.fromkeys(output_ids)
@@ -82,10 +84,18 @@ def check_committed(connection: Connection, output_ids: Sequence[str]) -> None:
 
 def _deleted(row: RowMapping) -> str:
     when = f"deleted on {row['deleted_at']:%Y-%m-%d}" if row["deleted_at"] else "being deleted"
+    return f"Output {row['name']!r} was {when} by plan {row['plan_id']}: {_again(row)}."
+
+
+def _missing(row: RowMapping) -> str:
     return (
-        f"Output {row['name']!r} was {when} by plan {row['plan_id']}: run step {row['task_id']!r} of DAG {row['dag_id']!r}, run "
-        f"{row['run_id']!r}, again to make it."
+        f"The files of output {row['name']!r} are gone from {row['path']!r} on datastore {row['datastore']!r}, and no plan deleted them: "
+        f"{_again(row)}."
     )
+
+
+def _again(row: RowMapping) -> str:
+    return f"run step {row['task_id']!r} of DAG {row['dag_id']!r}, run {row['run_id']!r}, again to make it"
 
 
 def renew(connection: Connection, *, holder: str, expires_at: datetime) -> None:

@@ -26,7 +26,7 @@ from airflow_aml_data.core.catalog.schema import leases as leases_table
 from airflow_aml_data.errors import InvalidDeclaration, PlanNotReady
 
 _ROWS = 5000
-_LIVING = ("writing", "committed", "abandoned")
+_LIVING = ("writing", "committed", "abandoned", "unknown")
 
 Judge = Callable[[Candidate, Sequence[RegisteredPlace]], str]
 """Says why an output stays, given what has been registered since the plan was made; an empty text: it may go."""
@@ -234,8 +234,17 @@ def files_of(connection: Connection, number: int, output_id: str) -> list[Planne
     return [PlannedFile(*row) for row in connection.execute(query.order_by(plan_files.c.path))]
 
 
-def decide(connection: Connection, number: int, *, approved: bool, by: str, keep: Sequence[str], now: datetime) -> Plan:
-    """Approve or reject a plan; what is struck out of it stays.
+def decide(
+    connection: Connection,
+    number: int,
+    *,
+    approved: bool,
+    by: str,
+    is_person: bool,
+    keep: Sequence[str],
+    now: datetime,
+) -> Plan:
+    """Approve or reject a plan; what is struck out of it stays, and without a person also what no step accounts for.
 
     :raises PlanNotReady: for a plan that was decided on before.
     """
@@ -249,6 +258,13 @@ def decide(connection: Connection, number: int, *, approved: bool, by: str, keep
             update(plan_outputs)
             .where(plan_outputs.c.plan_id == number, plan_outputs.c.output_id.in_(batch))
             .values(state="struck_out", detail=f"struck out by {by}")
+        )
+    if not is_person:
+        ownerless = select(outputs.c.id).where(outputs.c.state == "unknown")
+        connection.execute(
+            update(plan_outputs)
+            .where(plan_outputs.c.plan_id == number, plan_outputs.c.output_id.in_(ownerless))
+            .values(state="struck_out", detail="no step accounts for it: only a person may approve that it goes")
         )
     connection.execute(
         update(plans)

@@ -12,7 +12,9 @@ from airflow_aml_data.core.identity import StepRun, check_dataset_name, check_na
 from airflow_aml_data.errors import InvalidDeclaration, InvalidPath
 
 OutputMode = Literal["mount", "upload"]
-OutputState = Literal["writing", "committed", "abandoned", "deleting", "deleted"]
+OutputState = Literal["writing", "committed", "abandoned", "deleting", "deleted", "missing", "unknown"]
+"""``missing``: committed, but its files are gone. ``unknown``: files that no step of this catalog accounts for."""
+
 HistoryEvent = Literal[
     "begun",
     "committed",
@@ -22,8 +24,9 @@ HistoryEvent = Literal[
     "unregistered",
     "pinned",
     "unpinned",
-    "planned",
     "deleted",
+    "missing",
+    "found",
 ]
 PlanState = Literal["planned", "approved", "rejected", "stopped", "ended"]
 PlannedState = Literal["planned", "struck_out", "deleting", "deleted", "skipped"]
@@ -239,6 +242,46 @@ class Candidate(NamedTuple):
     retention_days: int | None
     pin: str | None
     lease: str
+
+
+_ADOPTED = "unknown/"
+
+
+class KnownOutput(NamedTuple):
+    """What an inventory needs of an output; a row, for there may be a million."""
+
+    id: str
+    step_run_id: str
+    datastore: str
+    path: str
+    state: OutputState
+    size_bytes: int | None
+    changed_at: datetime | None
+
+    @property
+    def is_adopted(self) -> bool:
+        """Whether no step of this catalog made it; see :class:`UnknownFiles`."""
+        return self.id.startswith(_ADOPTED)
+
+
+class UnknownFiles(NamedTuple):
+    """A folder of files that no output accounts for.
+
+    :param step_run_id: As its path says; it may be another catalog's.
+    :param changed_at: When the newest of them was last written.
+    """
+
+    datastore: str
+    path: str
+    step_run_id: str
+    files: int
+    size_bytes: int
+    changed_at: datetime
+
+    @property
+    def output_id(self) -> str:
+        """The id they have in the catalog as an output that nobody knows."""
+        return f"{_ADOPTED}{self.datastore}/{self.path}"
 
 
 class RegisteredPlace(NamedTuple):

@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow_aml_data.core.catalog import Candidate, Plan, PlannedDeletion, PlannedFile
 from airflow_aml_data.core.connect import ConnectedWorkspace
+from airflow_aml_data.core.identity import RESERVED_FOLDER
 from airflow_aml_data.core.manifest import Manifest
 from airflow_aml_data.core.retention.registered import RegisteredData
 from airflow_aml_data.core.retention.rules import (
@@ -186,6 +187,8 @@ def _due(
 def _planned(workspace: ConnectedWorkspace, output: Candidate, now: datetime) -> PlannedDeletion:
     """Which files of an output may go: those that are as the output was committed."""
     storage, reason = workspace.storage(output.datastore), why_deleted(output, now)
+    if output.state == "unknown":
+        return _planned_unknown(storage, output, reason)
     if output.manifest_path is None:
         return _planned_attempt(storage, output, reason)
     try:
@@ -210,6 +213,16 @@ def _planned_attempt(storage: Storage, output: Candidate, reason: str) -> Planne
     if output.step_run_id not in output.path:
         return PlannedDeletion(output.id, reason, (), "it wrote where others write too: what it left stays")
     return PlannedDeletion(output.id, reason, tuple(_file(each) for each in storage.list_files(output.path)))
+
+
+def _planned_unknown(storage: Storage, output: Candidate, reason: str) -> PlannedDeletion:
+    """Files that nobody accounts for, as far as nobody has written them since they were found."""
+    is_reserved = output.path.split("/")[0] == RESERVED_FOLDER
+    there = list(storage.list_reserved(output.path) if is_reserved else storage.list_files(output.path))
+    old = [each for each in there if datetime.fromtimestamp(each.modified or 0, UTC) <= output.created_at]
+    stay = len(there) - len(old)
+    detail = f"{stay} files were written since they were found: they stay" if stay else ""
+    return PlannedDeletion(output.id, reason, tuple(_file(each) for each in old), detail)
 
 
 def _file(found: StoredFile) -> PlannedFile:

@@ -85,6 +85,8 @@ def why_deleted(output: Candidate, now: datetime) -> str:
     """A few words for the plan on an output that may go."""
     if output.changed_at is None:
         return f"abandoned for {_days(now - output.created_at)}"
+    if output.state == "unknown":
+        return f"no step accounts for it; unchanged for {_days(now - output.changed_at)}"
     used = "never read" if output.used_at is None else f"unused for {_days(now - output.used_at)}"
     return f"unchanged for {_days(now - output.changed_at)}, {used}"
 

@@ -82,6 +82,9 @@ class Storage(FileSource, Protocol):
     def check(self) -> str:
         """Say in a few words what this is and whether it can be written, or raise."""
 
+    def list_reserved(self, path: str = RESERVED_FOLDER) -> Iterator[StoredFile]:
+        """Every file in the folder reserved for this package, or in one below it: manifests, and what is staged. Any order."""
+
     def read_bytes(self, path: str) -> bytes:
         """The content of one small file."""
 

@@ -82,13 +82,18 @@ class LocalStorage:
         return f"{self.name} (local folder {self.root}, writable)"
 
     def list_files(self, path: str) -> Iterator[StoredFile]:
-        start = self._inside(path)
+        return self._list(path, self._inside(path))
+
+    def _list(self, path: str, start: Path) -> Iterator[StoredFile]:
         with self._errors(path):
             if start.is_file():
                 status = start.stat()
                 yield _stored(path, status.st_size, status.st_mtime_ns)
             elif start.is_dir():
                 yield from self._walk(str(start), path)
+
+    def list_reserved(self, path: str = RESERVED_FOLDER) -> Iterator[StoredFile]:
+        return self._list(path, self._inside(path, reserved=True))
 
     def read_bytes(self, path: str) -> bytes:
         target = self._inside(path, reserved=True)

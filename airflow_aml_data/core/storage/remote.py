@@ -77,6 +77,9 @@ class RemoteStorage:
         found = self.client.list_files(path)
         return found if path else (each for each in found if not each.path.startswith(f"{RESERVED_FOLDER}/"))
 
+    def list_reserved(self, path: str = RESERVED_FOLDER) -> Iterator[StoredFile]:
+        return self.client.list_files(check_inside(path, self.name, reserved=True))
+
     def read_bytes(self, path: str) -> bytes:
         file = self._find(check_inside(path, self.name, reserved=True))
         requests = Requests()
