@@ -6,12 +6,13 @@ from typing import Any
 
 
 def get_provider_info() -> dict[str, Any]:
-    """The provider's metadata: its connection type with the form shown in the UI."""
+    """The provider's metadata: its commands, and its connection type with the form shown in the UI."""
     return {
         "package-name": "airflow-aml-data",
         "name": "Azure ML data",
         "description": "Azure ML SDK v1 pipelines on Airflow: datasets in, outputs handed from step to step.",
         "versions": ["0.1.0"],
+        "cli": ["airflow_aml_data.cli.get_cli_commands"],
         "connection-types": [
             {
                 "connection-type": "azureml",

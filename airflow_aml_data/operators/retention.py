@@ -300,10 +300,8 @@ def as_table(entries: Sequence[PlanEntry]) -> str:
     """Markdown for people who decide."""
     lines = ["| output | DAG | bytes | files | why |", "|---|---|---|---|---|"]
     for each in entries[:_SHOWN]:
-        why = f"{each.reason}. {each.detail}".rstrip(" .")
-        lines.append(
-            f"| `{each.output_id}` | {each.dag_id} | {readable_bytes(each.size_bytes)} | {each.files} | {why} |"
-        )
+        size = readable_bytes(each.size_bytes)
+        lines.append(f"| `{each.output_id}` | {each.dag_id} | {size} | {each.files} | {each.why} |")
     if len(entries) > _SHOWN:
         lines.append(f"| {len(entries) - _SHOWN} more, all smaller | | | | |")
     return "\n".join(lines)

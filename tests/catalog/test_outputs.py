@@ -354,6 +354,8 @@ def test_outputs_are_found_newest_first_by_what_is_known(fresh_catalog, clock: C
     assert found(dag_id="a", run_id="1") == [3, 0]
     assert found(dag_id="a", run_id="1", task_id="t") == [0]
     assert found(task_id="t", limit=2) == [2, 1]
+    assert found(datastore="other") == []
+    assert found(datastore="lake") == found()
     assert found(state="writing") == []
 
 

@@ -6,18 +6,22 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+from airflow.cli import cli_parser
 from airflow.dag_processing.dagbag import BundleDagBag
 from airflow.models.xcom import XComModel
 from airflow.sdk import DAG
 from airflow.sdk.serde import deserialize
 from airflow.utils.session import create_session
-from sqlalchemy import select
+from sqlalchemy import create_engine, select, update
 
 from airflow_aml_data import Workspace
+from airflow_aml_data.core.catalog.schema import outputs
+from tests.core.steps import Steps
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -117,3 +121,46 @@ def workspace_connection(workspace: Workspace, tmp_path: Path, monkeypatch: pyte
     connection = {"conn_type": "azureml", "extra": {"datastores": stores}}
     monkeypatch.setenv("AIRFLOW_CONN_AZUREML_DEFAULT", json.dumps(connection))
     return workspace
+
+
+@pytest.fixture
+def old(steps: Steps) -> Steps:
+    """Two outputs, 31 days old."""
+    for run_id in ("r1", "r2"):
+        steps.write("a.txt", run_id=run_id)
+    engine = create_engine(steps.connected.config.catalog_connection_string)
+    then = datetime.now(UTC) - timedelta(days=31)
+    with engine.begin() as connection:
+        connection.execute(update(outputs).values(created_at=then, changed_at=then))
+    engine.dispose()
+    return steps
+
+
+class Said(NamedTuple):
+    """What a command printed."""
+
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def rows(self) -> list[str]:
+        """The table without its header."""
+        return self.out.splitlines()[1:]
+
+
+@pytest.fixture
+def aml_data(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
+    """Run ``airflow aml-data`` in this process."""
+    monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "")  # a command sets it
+
+    def run(*arguments: str) -> Said:
+        parsed = cli_parser.get_parser().parse_args(["aml-data", *arguments])
+        capsys.readouterr()
+        parsed.func(parsed)
+        return Said(*capsys.readouterr())
+
+    return run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from sklearn.datasets import load_iris
 
 from airflow_aml_data import Dataset, Datastore, Workspace
 from airflow_aml_data.core.connect import ConnectedWorkspace, WorkspaceConfig
+from tests.core.steps import Steps
 from tests.skin.conftest import FinishedRun
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -44,6 +46,21 @@ def test_tables_by_hand(
     assert "2013-02" in printed
     assert "2013-01" not in printed
     assert len(list((tmp_path / "test").iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_the_commands_for_cleaning_up(old: Steps, aml_data: Callable[..., Any]) -> None:
+    """Of three outputs, one is pinned; the others are less than half of all bytes."""
+    old.write("large.txt", run_id="x" * 60)
+    pinned = old.connected.catalog.find_outputs()[-1].id
+
+    for line in blocks("shell commands")["clean_up"].splitlines():
+        program, group, *arguments = shlex.split(line.replace("OUTPUT_ID", pinned).replace("train_iris", "dag"))
+        assert (program, group) == ("airflow", "aml-data")
+        said = aml_data(*arguments)
+
+    assert "for the audit" in said.out
+    assert sorted(each.state for each in old.connected.catalog.find_outputs()) == ["committed", "committed", "deleted"]
 
 
 @pytest.mark.slow

@@ -10,10 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, update
 
-from airflow_aml_data.core.catalog.schema import outputs
-from tests.core.steps import Steps
 from tests.skin.conftest import FinishedRun, parse_folder, run
 
 pytestmark = pytest.mark.slow
@@ -33,19 +30,6 @@ def retention(dags_folder: Path) -> Callable[..., FinishedRun]:
         return run(bag.dags["aml_data_retention"], params)
 
     return run_it
-
-
-@pytest.fixture
-def old(steps: Steps) -> Steps:
-    """Two outputs, 31 days old."""
-    for run_id in ("r1", "r2"):
-        steps.write("a.txt", run_id=run_id)
-    engine = create_engine(steps.connected.config.catalog_connection_string)
-    then = datetime.now(UTC) - timedelta(days=31)
-    with engine.begin() as connection:
-        connection.execute(update(outputs).values(created_at=then, changed_at=then))
-    engine.dispose()
-    return steps
 
 
 def test_what_is_due_is_deleted_and_reported(old, retention):

@@ -153,11 +153,13 @@ class Catalog:
         task_id: str | None = None,
         map_index: int | None = None,
         state: OutputState | None = None,
+        datastore: str | None = None,
         limit: int = 100,
     ) -> list[Output]:
         """Return up to ``limit`` outputs that fit all that is given; newest first.
 
         :param run_id: Airflow's id of the DAG run.
+        :param datastore: Its name as the workspace knows it; upper and lower case count.
         """
         with self._database.reading() as connection:
             return lifecycle.find(
@@ -167,6 +169,7 @@ class Catalog:
                 task_id=task_id,
                 map_index=map_index,
                 state=state,
+                datastore=datastore,
                 limit=limit,
             )
 

@@ -115,10 +115,18 @@ def find(
     task_id: str | None,
     map_index: int | None,
     state: OutputState | None,
+    datastore: str | None,
     limit: int,
 ) -> list[Output]:
     """Return outputs that fit all that is given; newest first."""
-    wanted = {"dag_id": dag_id, "run_id": run_id, "task_id": task_id, "map_index": map_index, "state": state}
+    wanted = {
+        "dag_id": dag_id,
+        "run_id": run_id,
+        "task_id": task_id,
+        "map_index": map_index,
+        "state": state,
+        "datastore": datastore,
+    }
     query = select(outputs).order_by(outputs.c.created_at.desc(), outputs.c.id.desc()).limit(limit)
     for column, value in wanted.items():
         if value is not None:

@@ -347,6 +347,11 @@ class PlanEntry:
     manifest_path: str | None
     changed_at: datetime | None
 
+    @property
+    def why(self) -> str:
+        """Reason and detail, for people."""
+        return f"{self.reason}. {self.detail}".rstrip(" .")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:

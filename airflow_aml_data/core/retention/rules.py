@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from airflow_aml_data.core.catalog.records import Candidate
+from airflow_aml_data.core.catalog.records import Candidate, Output
 from airflow_aml_data.core.identity import FLOOR_DAYS, check_retention_days
 from airflow_aml_data.errors import InvalidDeclaration
 
@@ -91,7 +91,7 @@ def why_deleted(output: Candidate, now: datetime) -> str:
     return f"unchanged for {_days(now - output.changed_at)}, {used}"
 
 
-def due_at(output: Candidate, policy: RetentionPolicy) -> datetime:
+def due_at(output: Candidate | Output, policy: RetentionPolicy) -> datetime:
     """When an output may go, if nothing else keeps it."""
     if output.changed_at is None:
         return output.created_at + timedelta(days=policy.abandoned_days)

@@ -19,7 +19,8 @@ log = logging.getLogger(__name__)
 _OUTPUTS, _FILES = 200, 20_000
 """Of one batch, which is judged again in one transaction."""
 _THREADS = 16
-_UNDONE = ("planned", "deleting")
+UNDONE = ("planned", "deleting")
+"""States of a plan's outputs that a sweep has still to deal with."""
 
 
 def sweep_plan(
@@ -53,7 +54,7 @@ def sweep_batch(workspace: ConnectedWorkspace, number: int, batch: int, open_run
 
     :raises PlanNotReady: for a plan that is not approved.
     """
-    left = [each for each in _batches(workspace, number)[batch] if each.state in _UNDONE]
+    left = [each for each in _batches(workspace, number)[batch] if each.state in UNDONE]
     return len(left), _sweep_outputs(workspace, number, left, open_runs) if left else 0
 
 
