@@ -121,6 +121,16 @@ def get_cli_commands() -> list[CLICommand]:
                     _arg("--reason", required=True, help="Why; goes into the history"),
                 ),
                 command("unpin", "unpin_output", "Let an output go when its time has come", output_id),
+                command(
+                    "lint-lifecycle",
+                    "lint_lifecycle",
+                    "Look for rules of Azure's own that would delete or archive what has to stay",
+                    _arg("--datastore", required=True, metavar="NAME", help="A datastore on the storage account"),
+                    _arg("--subscription-id", default="", help="Of the storage account (default: the workspace's)"),
+                    _arg("--resource-group", default="", help="Of the storage account (default: the workspace's)"),
+                    limit,
+                    more="Reads the account's lifecycle policy and changes nothing. Exit code 1 when a rule does harm.",
+                ),
             ),
         )
     ]

@@ -166,6 +166,22 @@ def unpin_output(args: Namespace) -> None:
     _show(args, _output(output, catalog.now()), lambda: print(f"Output {output.id!r} may go when its time has come."))
 
 
+@_command
+def lint_lifecycle(args: Namespace) -> None:
+    """What rules of an account's lifecycle policy would harm; exit code 1 when there is one."""
+    from airflow_aml_data.core.retention.account_policy import lint_account
+
+    found = lint_account(
+        connect(args.conn_id),
+        args.datastore,
+        subscription_id=args.subscription_id,
+        resource_group=args.resource_group,
+    )
+    _show_lines(args, found, _FINDING_COLUMNS, lambda each: {**asdict(each), "text": str(each)})
+    if found:
+        raise SystemExit(1)
+
+
 def open_runs(runs: Set[DagRun]) -> Set[DagRun]:
     """Which DAG runs have not ended, by Airflow's database: they are queued or run, or were cleared."""
     known, found = sorted(runs), set[DagRun]()
@@ -262,6 +278,16 @@ _HISTORY_COLUMNS: dict[str, _Column] = {
     "dataset": lambda each: f"{each.dataset}:{each.version}" if each.dataset else None,
     "step run": lambda each: each.step_run_id,
     "detail": lambda each: each.detail,
+}
+
+
+_FINDING_COLUMNS: dict[str, _Column] = {
+    "rule": lambda each: each.rule,
+    "action": lambda each: each.action,
+    "days": lambda each: f"{each.days:g}",
+    "harms": lambda each: each.kind,
+    "count": lambda each: each.count,
+    "what to do": str,
 }
 
 

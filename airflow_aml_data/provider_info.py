@@ -65,12 +65,14 @@ def get_provider_info() -> dict[str, Any]:
                     },
                     "subscription_id": {
                         "label": "Subscription ID",
-                        "description": "Azure subscription of the Azure ML workspace, where there is one.",
+                        "description": (
+                            "Azure subscription of the Azure ML workspace, and of storage accounts that get lifecycle rules."
+                        ),
                         "schema": {"type": ["string", "null"]},
                     },
                     "resource_group": {
                         "label": "Resource group",
-                        "description": "Resource group of the Azure ML workspace.",
+                        "description": "Resource group of the Azure ML workspace, and of those storage accounts.",
                         "schema": {"type": ["string", "null"]},
                     },
                     "workspace_name": {

@@ -15,7 +15,9 @@ from hypothesis import HealthCheck, settings
 
 from airflow_aml_data import Datastore, Workspace
 from airflow_aml_data.core.catalog import Catalog
+from airflow_aml_data.core.storage import retry
 from tests.azure_files import AzureFiles, running_azure_files
+from tests.azure_management import AzureManagement, running_management
 from tests.azurite import Azurite, running_azurite
 from tests.azurite.cloud import Cloud, running_cloud
 from tests.core.steps import Steps
@@ -82,6 +84,23 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     """Azure under its real host names, over https and with tokens; a test that is in it sets ``cloud.environment``."""
     with running_cloud(tmp_path_factory.mktemp("cloud")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def started_management(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzureManagement]:
+    """For ``management``, which makes it new for each test."""
+    with running_management(tmp_path_factory.mktemp("management")) as running:
+        yield running
+
+
+@pytest.fixture
+def management(started_management: AzureManagement, monkeypatch: pytest.MonkeyPatch) -> AzureManagement:
+    """Azure's control plane under its real host names, with accounts ``first`` and ``second`` and no lifecycle policy yet."""
+    started_management.reset()
+    monkeypatch.setattr(retry, "_FIRST_WAIT_SECONDS", 0.001)
+    for name, value in started_management.environment.items():
+        monkeypatch.setenv(name, value)
+    return started_management
 
 
 @pytest.fixture

@@ -9,6 +9,11 @@ _HOSTS = (
     "127.0.0.1",
     "localhost",
     "login.microsoftonline.com",
+    "login.microsoftonline.us",
+    "login.chinacloudapi.cn",
+    "management.azure.com",
+    "management.usgovcloudapi.net",
+    "management.chinacloudapi.cn",
     *(f"*.{each}.core.windows.net" for each in ("blob", "dfs", "file")),
 )
 

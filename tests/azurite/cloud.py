@@ -53,12 +53,18 @@ def running_cloud(folder: Path) -> Iterator[Cloud]:
             for account in azurite.keys
             for each in ("blob", "dfs")
         }
-        with _running_proxy(routes | {"login.microsoftonline.com:443": login.url}, refused) as proxy_url:
+        with running_proxy(routes | {"login.microsoftonline.com:443": login.url}, refused) as proxy_url:
             yield Cloud(azurite, login, certificates, proxy_url, refused)
 
 
 @contextmanager
-def _running_proxy(routes: Mapping[str, str], refused: list[str]) -> Iterator[str]:
+def running_proxy(routes: Mapping[str, str], refused: list[str]) -> Iterator[str]:
+    """The way to servers of this machine under other names.
+
+    :param routes: Host and port to a server's address.
+    :param refused: Gets every request for another host.
+    """
+
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
             method, target, *_ = self.rfile.readline().decode("latin-1").split() or ("", "")

@@ -32,6 +32,7 @@ class Login:
     :param url: Its address.
     :param issued: How each token that it gave was asked for: ``secret``, ``workload`` or ``managed``.
     :param tokens: Every token it gave.
+    :param scopes: Every token it gave to what it was asked for.
     :param lifetime_seconds: Of the tokens it gives from now on.
     :param good_seconds: How long storage takes them, when that is shorter than what they are said to last.
     :param broken: Whether it answers nothing but 503.
@@ -40,11 +41,12 @@ class Login:
     url: str
     issued: list[str] = field(default_factory=list)
     tokens: list[str] = field(default_factory=list, repr=False)
+    scopes: dict[str, str] = field(default_factory=dict, repr=False)
     lifetime_seconds: int = 3600
     good_seconds: int | None = None
     broken: bool = False
 
-    def token(self, how: str) -> dict[str, Any]:
+    def token(self, how: str, scope: str = "") -> dict[str, Any]:
         now = int(time.time())
         claims = {
             "aud": "https://storage.azure.com",
@@ -58,6 +60,7 @@ class Login:
         }
         self.issued.append(how)
         self.tokens.append(_signed(claims))
+        self.scopes[self.tokens[-1]] = scope
         return {
             "token_type": "Bearer",
             "access_token": self.tokens[-1],
@@ -81,7 +84,7 @@ class Login:
             return _refusal(400, "unauthorized_client", "AADSTS700016: Application was not found in the directory.")
         if "client_assertion" in form:
             return (200, self.token("workload")) if form["client_assertion"] == ASSERTION else _INVALID
-        return (200, self.token("secret")) if form.get("client_secret") == SECRET else _INVALID
+        return (200, self.token("secret", form.get("scope", ""))) if form.get("client_secret") == SECRET else _INVALID
 
 
 def _refusal(status: int, error: str, description: str) -> tuple[int, dict[str, Any]]:

@@ -5,7 +5,6 @@ Nothing deletes data yet; what will has to keep to the same cases.
 
 from __future__ import annotations
 
-import json
 import os
 from datetime import UTC, datetime, timedelta
 
@@ -14,8 +13,10 @@ import pytest
 from airflow_aml_data import Dataset, OutputFileDatasetConfig
 from airflow_aml_data.core.catalog import Catalog
 from airflow_aml_data.core.compute.local import LocalCompute
+from airflow_aml_data.core.retention.account_policy import write_rule
 from airflow_aml_data.core.step import run_step
-from airflow_aml_data.errors import InvalidConfiguration
+from airflow_aml_data.errors import InvalidDeclaration
+from tests.azure_management import airflow_workspace
 from tests.core.steps import WRITE
 
 
@@ -38,13 +39,20 @@ def test_g69_data_of_any_age_is_kept_because_nothing_deletes_data_yet(age_days, 
     assert [(each.state, each.created_at) for each in steps.connected.catalog.find_outputs()] == [("committed", then)]
 
 
-def test_g70_a_lifecycle_policy_of_the_default_datastore_is_refused_as_an_unknown_key(steps, monkeypatch):
-    store = {"kind": "local", "root": str(steps.root), "retention_days": 7}
-    extra = {"conn_type": "azureml", "extra": {"datastores": {"workspaceblobstore": store}}}
-    monkeypatch.setenv("AIRFLOW_CONN_AZUREML_DEFAULT", json.dumps(extra))
+@pytest.mark.slow
+def test_g70_a_lifecycle_rule_for_the_default_datastore_is_refused(steps, management, monkeypatch):
+    """The article: lifecycle policies are for datastores that are not the default one."""
+    for name, value in airflow_workspace().items():
+        monkeypatch.setenv(name, value)
+    connected = steps.workspace.connect()
 
-    with pytest.raises(InvalidConfiguration, match="Datastore 'workspaceblobstore' has unknown key 'retention_days'"):
-        steps.write()
+    with pytest.raises(
+        InvalidDeclaration,
+        match="Datastore 'main' is the workspace's default one, where a lifecycle rule is not allowed",
+    ):
+        write_rule(connected, "main", is_dry_run=False)
+    assert write_rule(connected, "scratch", is_dry_run=False).is_new
+    assert [each["name"] for each in management.policies["first"]["rules"]] == ["airflow-aml-data-scratch"]
 
 
 def test_g71_a_registered_output_of_a_step_that_runs_again_is_new_data_and_a_new_version(steps):

@@ -14,6 +14,7 @@ from sklearn.datasets import load_iris
 
 from airflow_aml_data import Dataset, Datastore, Workspace
 from airflow_aml_data.core.connect import ConnectedWorkspace, WorkspaceConfig
+from tests.azure_management import AzureManagement, airflow_workspace
 from tests.core.steps import Steps
 from tests.skin.conftest import FinishedRun
 
@@ -89,6 +90,22 @@ def test_the_pipeline_on_the_first_screen_runs(
     assert finished.state == "success"
     assert finished.xcom("score")["accuracy"] > 0.8
     assert finished.xcom("train", "model").dataset == "iris_model"
+
+
+@pytest.mark.slow
+def test_the_lifecycle_rule_shown_is_written(
+    run_dag: Callable[..., FinishedRun],
+    steps: Steps,
+    management: AzureManagement,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in airflow_workspace().items():
+        monkeypatch.setenv(name, value)
+
+    finished = run_dag(blocks("python dag")["expire_scratch.py"])
+
+    assert finished.state == "success"
+    assert management.policies["first"] == {"rules": [finished.xcom("rule")]}
 
 
 def connection_shown(number: int, monkeypatch: pytest.MonkeyPatch) -> WorkspaceConfig:

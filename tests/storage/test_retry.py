@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from queue import Empty, SimpleQueue
+from typing import Any
 
 import pytest
 
@@ -119,6 +121,23 @@ def test_an_error_ends_the_others_also_while_they_wait():
 
     with pytest.raises(StorageRefused):
         requests.each(work, ["waits", "fails"])
+
+
+def test_an_error_that_comes_while_nobody_looks_is_told_as_it_is():
+    requests = Requests()
+
+    class ComesLate(SimpleQueue):  # type: ignore[type-arg]
+        """Has its error when the time to wait for it has just passed."""
+
+        def get(self, block: bool = True, timeout: float | None = None) -> Any:
+            if self.empty():
+                self.put((None, StorageRefused("no")))
+                requests._ended.set()
+                raise Empty
+            return super().get(block, timeout)
+
+    with pytest.raises(StorageRefused):
+        requests._collect(ComesLate(), 1, print)
 
 
 def test_items_are_taken_only_as_fast_as_they_are_worked_on():

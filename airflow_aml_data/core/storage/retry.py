@@ -183,7 +183,11 @@ class Requests:
             try:
                 result, error = results.get(timeout=_NOTICE_SECONDS)
             except Empty:
-                self.check()
+                try:
+                    self.check()
+                except TransfersCancelled:
+                    if results.empty():  # else it has ended for a reason, which has come just now
+                        raise
                 continue
             if error is not None:
                 raise error

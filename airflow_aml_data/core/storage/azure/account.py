@@ -84,15 +84,16 @@ class AzureAccount:
         """Whether a request that was refused may be repeated with a new token, see :meth:`.Access.renew`."""
         return self._access is not None and self._access.renew(sign_in)
 
-    def not_trusted(self, what: object) -> StorageRefused:
+    def not_trusted(self, what: object, server: str = "") -> StorageRefused:
         """The error about a server whose certificate nobody has signed who is known here.
 
         :param what: The container or share that was asked for.
+        :param server: Empty: the account's own.
         """
         return StorageRefused(
-            f"The certificate of {self.url} is not trusted, so {what} was not asked: somebody stands in between, or the authority that "
-            "signed it is not known here. Set the worker's environment variable SSL_CERT_FILE to a file of the certificates to trust, "
-            "as PEM."
+            f"The certificate of {server or self.url} is not trusted, so {what} was not asked: somebody stands in between, or the "
+            "authority that signed it is not known here. Set the worker's environment variable SSL_CERT_FILE to a file of the "
+            "certificates to trust, as PEM."
         )
 
     @cached_property
