@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence, Set
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
@@ -16,6 +17,8 @@ from airflow_aml_data.core.workspace import Workspace
 from airflow_aml_data.errors import UserError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from airflow.sdk import Context
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
@@ -164,7 +167,7 @@ class PlanDeletionOperator(_RetentionOperator):
             "size_bytes": plan.size_bytes,
             "size": readable_bytes(plan.size_bytes),
             "batches": list(range(count_batches(workspace, plan.id))),
-            "table": as_table(entries),
+            "table": as_table(entries, workspace.catalog.now()),
         }
 
 
@@ -244,24 +247,31 @@ def decide_plan(
 
 
 def end_of_plan(number: int, *, rejected_by: str, conn_id: str | None = None) -> dict[str, Any]:
-    """What became of a plan, also in the log; one that nobody has approved is rejected, so that nobody approves it later.
+    """What became of a plan, also in the log and as a page; one that nobody has approved is rejected, so that nobody approves it later.
 
     :param rejected_by: Who said no, if nobody said yes.
     """
-    catalog = connect(conn_id).catalog
+    from airflow_aml_data.core.retention.report import store_report, totals
+
+    workspace = connect(conn_id)
+    catalog = workspace.catalog
     plan = catalog.get_plan(number)
     if plan.state == "planned":
         plan = catalog.decide_plan(number, approved=False, by=rejected_by)
-    totals = {
+    page = store_report(workspace, plan)
+    log.info("The report is %r on datastore %r.", page, workspace.datastore_name(None))
+    result = {
         "plan": number,
         "state": plan.state,
         "decided_by": plan.decided_by,
         "planned_bytes": plan.size_bytes,
         "freed_bytes": plan.freed_bytes,
         "deleted_files": plan.deleted_files,
+        "by_dag": [asdict(each) for each in totals(catalog.plan_entries(number))][:_SHOWN],
+        "page": page,
     }
     log_end(catalog, plan)
-    return totals
+    return result
 
 
 def log_end(catalog: Catalog, plan: Plan) -> None:
@@ -296,12 +306,12 @@ def _open(ti: RuntimeTaskInstanceProtocol, dag_id: str, run_ids: Sequence[str]) 
             yield from (each for each in some if ti.get_dr_count(dag_id, run_ids=[each], states=_OPEN))
 
 
-def as_table(entries: Sequence[PlanEntry]) -> str:
+def as_table(entries: Sequence[PlanEntry], now: datetime) -> str:
     """Markdown for people who decide."""
-    lines = ["| output | DAG | bytes | files | why |", "|---|---|---|---|---|"]
+    lines = ["| output | DAG | bytes | files | days old | why |", "|---|---|---|---|---|---|"]
     for each in entries[:_SHOWN]:
-        size = readable_bytes(each.size_bytes)
-        lines.append(f"| `{each.output_id}` | {each.dag_id} | {size} | {each.files} | {each.why} |")
+        size, age = readable_bytes(each.size_bytes), (now - each.changed_at).days if each.changed_at else ""
+        lines.append(f"| `{each.output_id}` | {each.dag_id} | {size} | {each.files} | {age} | {each.why} |")
     if len(entries) > _SHOWN:
-        lines.append(f"| {len(entries) - _SHOWN} more, all smaller | | | | |")
+        lines.append(f"| {len(entries) - _SHOWN} more, all smaller | | | | | |")
     return "\n".join(lines)

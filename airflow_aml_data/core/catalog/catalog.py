@@ -392,6 +392,12 @@ class Catalog:
         with self._database.reading() as connection:
             return plans.managed_bytes(connection)
 
+    def bytes_by_age(self, datastores: Sequence[str], days: Sequence[int]) -> list[int]:
+        """Bytes of committed outputs by days since their last change: up to each of some numbers of days, and beyond the last."""
+        now = self._now()
+        with self._database.reading() as connection:
+            return plans.bytes_by_age(connection, datastores, days, now=now)
+
     def create_plan(
         self,
         planned: Sequence[PlannedDeletion],

@@ -6,10 +6,10 @@ Every function works in the transaction of the connection it is given.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, or_, select, update
+from sqlalchemy import Connection, case, func, insert, or_, select, update
 
 from airflow_aml_data.core.catalog import history, leases
 from airflow_aml_data.core.catalog.records import (
@@ -103,6 +103,23 @@ def managed_bytes(connection: Connection) -> dict[str, int]:
         .group_by(outputs.c.datastore)
     )
     return {datastore: int(size) for datastore, size in connection.execute(query)}
+
+
+def bytes_by_age(
+    connection: Connection, datastores: Sequence[str], edges: Sequence[int], *, now: datetime
+) -> list[int]:
+    """Bytes of committed outputs by days since their last change: up to each edge, and beyond the last."""
+    band = case(
+        *((outputs.c.changed_at >= now - timedelta(days=edge), number) for number, edge in enumerate(edges)),
+        else_=len(edges),
+    ).label("band")
+    query = (
+        select(band, func.sum(outputs.c.size_bytes))
+        .where(outputs.c.state == "committed", outputs.c.datastore.in_(datastores))
+        .group_by(band)
+    )
+    found = {number: int(size) for number, size in connection.execute(query)}
+    return [found.get(number, 0) for number in range(len(edges) + 1)]
 
 
 def create(
