@@ -294,7 +294,11 @@ def _known_as(name: str, datastores: Iterable[str]) -> str | None:
 
 
 def _mapping(datastores: Mapping[str, DatastoreConfig]) -> dict[str, Any]:
-    return {each.name: {"kind": each.kind, **each.options} for each in datastores.values()}
+    return {each.name: {"kind": each.kind, **_retention(each), **each.options} for each in datastores.values()}
+
+
+def _retention(datastore: DatastoreConfig) -> dict[str, int]:
+    return {} if datastore.retention_days is None else {"retention_days": datastore.retention_days}
 
 
 def embedded_home(environ: Mapping[str, str] = os.environ) -> Path:
@@ -327,9 +331,13 @@ def _datastores(name: str, declared: Any) -> dict[str, DatastoreConfig]:
                 f"Connection {name!r} has two datastores {store!r}: their names differ at most in upper and lower case, which do not count."
             )
         lower.add(store.lower())
-        stores[store] = DatastoreConfig(
-            name=store, kind=kind, options={key: each for key, each in options.items() if key != "kind"}
-        )
+        days = options.get("retention_days")
+        if days is not None and not (isinstance(days, int) and days >= 1):
+            raise InvalidConfiguration(
+                f"Connection {name!r}: retention_days of datastore {store!r} is {days!r}. Allowed: a whole number of days, 1 and more."
+            )
+        its_own = {key: each for key, each in options.items() if key not in ("kind", "retention_days")}
+        stores[store] = DatastoreConfig(name=store, kind=kind, options=its_own, retention_days=days)
     return stores
 
 

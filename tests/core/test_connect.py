@@ -55,6 +55,8 @@ def test_datastores_may_be_json_text_as_the_form_stores_it(tmp_path):
         ({"datastores": {"a": "local"}}, "must map a name"),
         ({"datastores": {"a": {"root": "/d"}}}, "'a' lacks 'kind'"),
         ({"datastores": {"a": {"kind": 5}}}, "'a' lacks 'kind'"),
+        ({"datastores": {"a": {"kind": "local", "retention_days": "x"}}}, "retention_days of datastore 'a' is 'x'"),
+        ({"datastores": {"a": {"kind": "local", "retention_days": 0}}}, "Allowed: a whole number of days, 1 and more"),
         ({"datastores": {"a": LOCAL, "A": LOCAL}}, "upper and lower case"),
     ],
 )

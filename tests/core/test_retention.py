@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from airflow_aml_data import Dataset, Datastore, OutputFileDatasetConfig
 from airflow_aml_data.core.catalog import Catalog, Plan
-from airflow_aml_data.core.connect import ConnectedWorkspace
+from airflow_aml_data.core.connect import ConnectedWorkspace, WorkspaceConfig
 from airflow_aml_data.core.outputs import OutputReference
 from airflow_aml_data.core.retention.plan import RetentionScope, make_plan
 from airflow_aml_data.core.retention.rules import RetentionPolicy
@@ -307,6 +308,19 @@ def test_an_unsafe_scope_is_refused(options, message):
         RetentionScope(**options)
 
 
+@pytest.mark.parametrize(("days", "gone"), [(44, 0), (46, 1)])
+def test_a_datastore_has_a_period_of_its_own(steps, calendar, tmp_path, days, gone):
+    steps.write("a.txt")
+    config = steps.connected.config
+    stores = {STORE: replace(config.datastores[STORE], retention_days=45)}
+    told = replace(config, datastores=stores).to_mapping()
+    workspace = ConnectedWorkspace(WorkspaceConfig.from_mapping("x", told, home=tmp_path))
+    calendar.days = days
+    assert (
+        make_plan(workspace, RetentionScope(datastores=(STORE,), maximum_share=1), nobody, by="a test").outputs == gone
+    )
+
+
 @pytest.mark.parametrize("policy", [{"retention_days": 29}, {"datastore_days": {STORE: 1}}, {"abandoned_days": 0}])
 def test_a_period_below_the_floor_needs_a_reason(policy):
     with pytest.raises(InvalidDeclaration, match="Allowed"):
@@ -319,7 +333,6 @@ def test_a_place_with_two_names_is_refused_when_one_is_left_out(steps, calendar,
     other = steps.root / "inside"
     other.mkdir(parents=True)
     config = steps.connected.config
-    from dataclasses import replace
 
     from airflow_aml_data.core.storage.base import DatastoreConfig
 

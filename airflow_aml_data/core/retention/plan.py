@@ -87,7 +87,7 @@ def make_plan(workspace: ConnectedWorkspace, scope: RetentionScope, open_runs: O
     :raises InvalidDeclaration: for an unknown or unsafe scope.
     """
     if not scope.run:
-        scope = replace(scope, datastores=_names(workspace, scope.datastores))
+        scope = _settled(workspace, scope)
     now = workspace.catalog.now()
     due, kept = _due(workspace, scope, open_runs, now)
     requests = Requests(_THREADS)
@@ -103,8 +103,10 @@ def make_plan(workspace: ConnectedWorkspace, scope: RetentionScope, open_runs: O
 def next_due(workspace: ConnectedWorkspace, scope: RetentionScope, until: datetime) -> datetime | None:
     """When the next output is due that nothing keeps at this moment; None: none is until then."""
     registered = RegisteredData.of(workspace, workspace.catalog.registered_places())
-    names = _names(workspace, scope.datastores)
-    with workspace.catalog.candidates(names, before=until - timedelta(days=scope.policy.shortest_days)) as found:
+    scope = _settled(workspace, scope)
+    with workspace.catalog.candidates(
+        scope.datastores, before=until - timedelta(days=scope.policy.shortest_days)
+    ) as found:
         due = (
             due_at(each, scope.policy)
             for each in found
@@ -134,6 +136,16 @@ def _too_much(
             share,
         )
     return found
+
+
+def _settled(workspace: ConnectedWorkspace, scope: RetentionScope) -> RetentionScope:
+    """The scope with datastores as the workspace knows them, and the periods that its connection sets for them."""
+    names = _names(workspace, scope.datastores)
+    declared = {name: workspace.datastores[name].retention_days for name in names}
+    days = {name: days for name, days in declared.items() if days is not None}
+    return replace(
+        scope, datastores=names, policy=replace(scope.policy, datastore_days={**days, **scope.policy.datastore_days})
+    )
 
 
 def _names(workspace: ConnectedWorkspace, wanted: Iterable[str]) -> tuple[str, ...]:

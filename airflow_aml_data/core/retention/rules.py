@@ -22,7 +22,7 @@ class RetentionPolicy:
     """How long data is kept.
 
     :param retention_days: Days after an output's last change and its last use; its own declaration goes first, then its datastore's.
-    :param datastore_days: The same for single datastores, by name.
+    :param datastore_days: The same for single datastores, by name; those that the workspace's connection sets are added to a plan's.
     :param abandoned_days: Days after an attempt that failed or was given up began.
     :param allow_early_deletion: Why committed data may go before 30 days have passed; goes into the history.
     :raises InvalidDeclaration: for a period that is too short.

@@ -157,12 +157,14 @@ class Storage(FileSource, Protocol):
 class DatastoreConfig:
     """One datastore as the workspace's connection declares it.
 
+    :param retention_days: For which outputs on it are kept after their last change and use; None: as the retention DAG says.
     :param connection: The Airflow connection that its option ``conn_id`` names; None without that option.
     """
 
     name: str
     kind: str
     options: Mapping[str, Any] = field(repr=False)
+    retention_days: int | None = None
     connection: ConnectionFields | None = field(default=None, repr=False)
 
 
