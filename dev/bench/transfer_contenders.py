@@ -112,7 +112,7 @@ def connected(transfer: Transfer) -> ConnectedWorkspace:
 
 def ours(transfer: Transfer, direction: str) -> None:
     """A step whose script does nothing: it takes the input's folder as it is, or gives the output's one that is ready."""
-    _import_before_the_clock("asyncio", "httpcore", "httpx", "sqlalchemy.orm", "sqlalchemy.dialects.postgresql")
+    import_before_the_clock("asyncio", "httpcore", "httpx", "sqlalchemy.orm", "sqlalchemy.dialects.postgresql")
     from airflow_aml_data.core.compute.local import Command
     from airflow_aml_data.core.identity import StepRun
     from airflow_aml_data.core.outputs import OutputFileDatasetConfig, OutputReference
@@ -184,7 +184,7 @@ def adlfs(transfer: Transfer, direction: str) -> None:
 
 def wasb_hook(transfer: Transfer, direction: str) -> None:
     """A loop over the hook's calls, as tasks have it."""
-    _import_before_the_clock("airflow.sdk")
+    import_before_the_clock("airflow.sdk")
     from airflow.providers.microsoft.azure.hooks.wasb import WasbHook
 
     hook = WasbHook("bench")
@@ -196,7 +196,7 @@ def wasb_hook(transfer: Transfer, direction: str) -> None:
             hook.load_file(str(file), transfer.container, f"{transfer.path}/{path}")
 
 
-def _import_before_the_clock(*modules: str) -> None:
+def import_before_the_clock(*modules: str) -> None:
     """Import what is there in a task, and print first of all what that took."""
     start, cpu_start = time.perf_counter(), time.process_time()
     for each in modules:

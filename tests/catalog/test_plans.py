@@ -136,9 +136,12 @@ def test_candidates_are_those_nobody_has_touched_since(fresh_catalog, clock):
     clock.advance(3600)
     fresh_catalog.lease_outputs(make_run("train"), [used], lease_seconds=60)
     write_output(fresh_catalog, make_run("new"), make_output(path="new"))
-    with fresh_catalog.candidates(["lake"], before=clock() - timedelta(seconds=60)) as found:
+    then = clock() - timedelta(seconds=60)
+    with fresh_catalog.candidates(["lake"], changed_before=then, begun_before=then) as found:
         assert [each.id for each in found] == [old]
-    with fresh_catalog.candidates(["lake", "other"], before=clock()) as found:
+    assert fresh_catalog.used_of_late(["lake"], changed_before=then) == [1, 10]
+    assert fresh_catalog.used_of_late(["other"], changed_before=then) == [0, 0]
+    with fresh_catalog.candidates(["lake", "other"], changed_before=clock(), begun_before=clock()) as found:
         leased = {each.id: each.lease for each in found}
     assert (leased[old], leased[elsewhere], leased[used]) == ("", "", make_run("train").id)
 

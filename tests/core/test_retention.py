@@ -126,7 +126,7 @@ def used(steps: Steps, reference: OutputReference) -> None:
         (registered, 0, "registered as 'kept' version 1"),
         (folder_registered, 0, "registered as 'all of them' version 1"),
         (leased, 0, "in use by "),
-        (used, 20, "due on "),
+        (used, 20, "used since "),
     ],
 )
 def test_what_is_needed_stays_and_the_plan_says_why(steps, calendar, plan, keep, days, why):

@@ -74,9 +74,9 @@ def test_an_output_goes_exactly_when_nothing_keeps_it_and_its_days_have_passed(
 def test_nothing_is_due_sooner_than_the_shortest_of_all_periods(days, other, age):
     policy = RetentionPolicy(retention_days=days, datastore_days={"lake": other}, abandoned_days=9)
     for datastore in ("lake", "other"):
-        for changed in (None, days_ago(age)):
+        for changed, shortest in ((None, policy.abandoned_days), (days_ago(age), policy.shortest_days)):
             each = output(created_at=days_ago(age), changed_at=changed, datastore=datastore)
-            assert due_at(each, policy) - days_ago(age) >= timedelta(days=policy.shortest_days)
+            assert due_at(each, policy) - days_ago(age) >= timedelta(days=shortest)
 
 
 names = st.sampled_from(["a", "b", "ab"])

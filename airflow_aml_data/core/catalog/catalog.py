@@ -343,16 +343,35 @@ class Catalog:
 
     @contextmanager
     def candidates(
-        self, datastores: Sequence[str], *, before: datetime, run: tuple[str, str] | None = None
+        self,
+        datastores: Sequence[str],
+        *,
+        changed_before: datetime,
+        begun_before: datetime,
+        run: tuple[str, str] | None = None,
     ) -> Iterator[Iterator[Candidate]]:
-        """Outputs that nobody has written or read since ``before``: streamed, in one consistent view.
+        """Outputs that may be old enough to go: streamed, in one consistent view.
 
         :param datastores: Where; none: anywhere.
+        :param changed_before: When whole outputs were last written and read.
+        :param begun_before: When attempts that came to nothing began.
         :param run: Only those of one DAG run: DAG id, run id.
         """
         now = self._now()
         with self._database.reading() as connection:
-            yield plans.candidates(connection, datastores=datastores, before=before, run=run, now=now)
+            yield plans.candidates(
+                connection,
+                datastores=datastores,
+                changed_before=changed_before,
+                begun_before=begun_before,
+                run=run,
+                now=now,
+            )
+
+    def used_of_late(self, datastores: Sequence[str], *, changed_before: datetime) -> list[int]:
+        """How many outputs were last written before a moment and read since, and their bytes."""
+        with self._database.reading() as connection:
+            return plans.used_of_late(connection, datastores, changed_before=changed_before)
 
     def registered_places(self) -> list[RegisteredPlace]:
         """What registered datasets read."""

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, case, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, case, func, insert, or_, select, update
+from sqlalchemy.sql import ColumnElement
 
 from airflow_aml_data.core.catalog import history, leases
 from airflow_aml_data.core.catalog.records import (
@@ -26,21 +27,23 @@ from airflow_aml_data.core.catalog.schema import leases as leases_table
 from airflow_aml_data.errors import InvalidDeclaration, PlanNotReady
 
 _ROWS = 5000
-_LIVING = ("writing", "committed", "abandoned", "unknown")
+_WHOLE, _ATTEMPTS = ("committed", "unknown"), ("writing", "abandoned")
+_LIVING = (*_WHOLE, *_ATTEMPTS)
 
 Judge = Callable[[Candidate, Sequence[RegisteredPlace]], str]
 """Says why an output stays, given what has been registered since the plan was made; an empty text: it may go."""
 
 
 def candidates(
-    connection: Connection, *, datastores: Sequence[str], before: datetime, run: tuple[str, str] | None, now: datetime
+    connection: Connection,
+    *,
+    datastores: Sequence[str],
+    changed_before: datetime,
+    begun_before: datetime,
+    run: tuple[str, str] | None,
+    now: datetime,
 ) -> Iterator[Candidate]:
-    """Outputs that nobody has written or read since a moment; streamed.
-
-    :param datastores: Where; none: anywhere.
-    :param before: That moment.
-    :param run: Only those of one DAG run: DAG id, run id.
-    """
+    """Outputs that may be old enough to go; streamed. See :meth:`.Catalog.candidates`."""
     held = (
         select(leases_table.c.output_id, func.min(leases_table.c.holder).label("holder"))
         .where(leases_table.c.expires_at > now)
@@ -49,23 +52,42 @@ def candidates(
     )
     columns = [outputs.c[name] for name in Candidate._fields if name != "lease"]
     query = (
-        select(*columns, func.coalesce(held.c.holder, "").label("lease"))
+        select(*columns, func.coalesce(held.c.holder, ""))
         .select_from(outputs.outerjoin(held, held.c.output_id == outputs.c.id))
         .where(
-            outputs.c.state.in_(_LIVING),
-            outputs.c.created_at <= before,
-            or_(outputs.c.changed_at.is_(None), outputs.c.changed_at <= before),
-            or_(outputs.c.used_at.is_(None), outputs.c.used_at <= before),
+            *_in_scope(datastores, run),
+            or_(
+                and_(
+                    outputs.c.state.in_(_WHOLE),
+                    outputs.c.created_at <= changed_before,
+                    outputs.c.changed_at <= changed_before,
+                    or_(outputs.c.used_at.is_(None), outputs.c.used_at <= changed_before),
+                ),
+                and_(outputs.c.state.in_(_ATTEMPTS), outputs.c.created_at <= begun_before),
+            ),
         )
     )
+    for row in connection.execute(query.execution_options(yield_per=_ROWS)):
+        yield Candidate._make(row)
+
+
+def used_of_late(connection: Connection, datastores: Sequence[str], *, changed_before: datetime) -> list[int]:
+    """How many outputs are old and stay because somebody has used them since, and their bytes."""
+    query = select(func.count(), func.coalesce(func.sum(outputs.c.size_bytes), 0)).where(
+        *_in_scope(datastores, None),
+        outputs.c.state.in_(_WHOLE),
+        outputs.c.changed_at <= changed_before,
+        outputs.c.used_at > changed_before,
+    )
+    return [int(each) for each in connection.execute(query).one()]
+
+
+def _in_scope(datastores: Sequence[str], run: tuple[str, str] | None) -> Iterator[ColumnElement[bool]]:
     if datastores:
-        query = query.where(outputs.c.datastore.in_(datastores))
+        yield outputs.c.datastore.in_(datastores)
     if run:
-        query = query.where(outputs.c.dag_id == run[0], outputs.c.run_id == run[1])
-    result = connection.execute(query.execution_options(yield_per=_ROWS))
-    names = Candidate._fields
-    for row in result:
-        yield Candidate(*(getattr(row, name) for name in names))
+        yield outputs.c.dag_id == run[0]
+        yield outputs.c.run_id == run[1]
 
 
 def registered_places(connection: Connection, since: datetime | None = None) -> list[RegisteredPlace]:

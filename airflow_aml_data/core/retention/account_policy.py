@@ -116,7 +116,7 @@ def kept_places(workspace: ConnectedWorkspace, account: str) -> list[KeptPlace]:
         if address.startswith(root)
     }
     soon = workspace.catalog.now() + timedelta(days=1)  # the store's clock, which dates changes, may be ahead
-    with workspace.catalog.candidates(list(containers), before=soon) as outputs:
+    with workspace.catalog.candidates(list(containers), changed_before=soon, begun_before=soon) as outputs:
         for each in outputs:
             path = f"{containers[each.datastore]}/{each.path}"
             if dataset := registered.outputs.get(each.id):

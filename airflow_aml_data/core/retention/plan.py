@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -104,9 +105,7 @@ def next_due(workspace: ConnectedWorkspace, scope: RetentionScope, until: dateti
     """When the next output is due that nothing keeps at this moment; None: none is until then."""
     registered = RegisteredData.of(workspace, workspace.catalog.registered_places())
     scope = _settled(workspace, scope)
-    with workspace.catalog.candidates(
-        scope.datastores, before=until - timedelta(days=scope.policy.shortest_days)
-    ) as found:
+    with _candidates(workspace, scope, until) as found:
         due = (
             due_at(each, scope.policy)
             for each in found
@@ -174,7 +173,6 @@ def _due(
 ) -> tuple[list[Candidate], dict[str, list[int]]]:
     """Outputs that may go; and why others that are old enough stay: the reason to how many, and their bytes."""
     registered = RegisteredData.of(workspace, workspace.catalog.registered_places())
-    before = now if scope.run else now - timedelta(days=scope.policy.shortest_days)
     kept: dict[str, list[int]] = {}
     due: list[Candidate] = []
 
@@ -183,17 +181,34 @@ def _due(
         counts[0] += 1
         counts[1] += each.size_bytes or 0
 
-    with workspace.catalog.candidates(scope.datastores, before=before, run=scope.run) as found:
+    with _candidates(workspace, scope, now) as found:
         for each in found:
             if why := scope.why_kept(each, now, registered=registered.by_what(each)):
                 keep(each, why)
             else:
                 due.append(each)
+    if not scope.run:
+        old = now - timedelta(days=scope.policy.shortest_days)
+        if (used := workspace.catalog.used_of_late(scope.datastores, changed_before=old))[0]:
+            kept[f"used since {old:%Y-%m-%d}"] = used
     unended = open_runs({(each.dag_id, each.run_id) for each in due})
     for each in due:
         if (each.dag_id, each.run_id) in unended:
             keep(each, "its run has not ended")
     return [each for each in due if (each.dag_id, each.run_id) not in unended], kept
+
+
+def _candidates(
+    workspace: ConnectedWorkspace, scope: RetentionScope, moment: datetime
+) -> AbstractContextManager[Iterator[Candidate]]:
+    """Outputs that may be old enough at a moment; of a run that has ended, all."""
+    if scope.run:
+        return workspace.catalog.candidates((), changed_before=moment, begun_before=moment, run=scope.run)
+    return workspace.catalog.candidates(
+        scope.datastores,
+        changed_before=moment - timedelta(days=scope.policy.shortest_days),
+        begun_before=moment - timedelta(days=scope.policy.abandoned_days),
+    )
 
 
 def _planned(workspace: ConnectedWorkspace, output: Candidate, now: datetime) -> PlannedDeletion:

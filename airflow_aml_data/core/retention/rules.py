@@ -44,8 +44,8 @@ class RetentionPolicy:
 
     @property
     def shortest_days(self) -> int:
-        """No output goes sooner after its last change."""
-        return min(FLOOR_DAYS, self.retention_days, self.abandoned_days, *self.datastore_days.values())
+        """No output that is whole goes sooner after its last change and use."""
+        return min(FLOOR_DAYS, self.retention_days, *self.datastore_days.values())
 
 
 def why_kept(output: Candidate, policy: RetentionPolicy, now: datetime, *, registered: str) -> str:
