@@ -11,6 +11,7 @@
     - WorkspaceNotFound       no connection, or no config.json, of that name
     - DatastoreNotFound, DatasetNotFound, DatasetIdNotFound, DatasetExists
     - StorageRefused          a store says no: credentials, a permission, or a container, share or account that is missing
+      - FileKept              a file that the store does not let go: it is leased, or immutable by a policy
     - DatastoreInUse          a datastore that cannot be forgotten or moved: data that somebody may read lies on it
     - UnsupportedDatastore    a kind of datastore that is not offered
     - MountNotPossible        this machine cannot mount, and the workspace does not want another way
@@ -151,6 +152,10 @@ class DatasetExists(UserError):
 
 class StorageRefused(UserError, PermissionError):
     """A store refuses, and a retry cannot help: credentials, a permission, or a container, share or account that is missing."""
+
+
+class FileKept(StorageRefused):
+    """A file that the store does not let go: somebody holds a lease on it, or a policy makes it immutable."""
 
 
 class DatastoreInUse(UserError):

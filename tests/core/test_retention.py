@@ -16,6 +16,8 @@ from airflow_aml_data.core.outputs import OutputReference
 from airflow_aml_data.core.retention.plan import RetentionScope, make_plan
 from airflow_aml_data.core.retention.rules import RetentionPolicy
 from airflow_aml_data.core.retention.sweep import sweep_plan
+from airflow_aml_data.core.storage.base import Deletion
+from airflow_aml_data.core.storage.local import LocalStorage
 from airflow_aml_data.errors import DataDeleted, InvalidDeclaration, PlanNotReady, StepFailed, StorageError
 from tests.core.steps import READ, Steps
 
@@ -189,6 +191,46 @@ def test_files_that_change_after_the_plan_stay(steps, calendar, plan):
     assert steps.stored() == {f"{reference.path}/b.txt": "touched"}
     (entry,) = steps.connected.catalog.plan_entries(made.id)
     assert (entry.state, entry.detail) == ("deleted", "1 files were written again after the plan: they stay")
+
+
+def test_files_that_are_written_again_while_the_sweep_deletes_stay(steps, calendar, plan, monkeypatch):
+    reference = steps.write("a.txt", "b.txt")
+    calendar.days = 31
+    made = plan()
+    steps.connected.catalog.decide_plan(made.id, approved=True, by="a person")
+    delete = LocalStorage.delete_unchanged
+
+    def written_first(storage, files):
+        (steps.root / reference.path / "b.txt").write_text("new b.TXT")
+        return delete(storage, files)
+
+    monkeypatch.setattr(LocalStorage, "delete_unchanged", written_first)
+    done = sweep_plan(steps.connected, made.id, nobody)
+    assert steps.stored() == {f"{reference.path}/b.txt": "new b.TXT"}
+    assert (done.files, done.deleted_files) == (3, 2)
+    (entry,) = steps.connected.catalog.plan_entries(made.id)
+    assert entry.detail == "1 files were written again after the plan: they stay"
+
+
+def test_what_the_store_keeps_does_not_stop_the_sweep(steps, calendar, plan, monkeypatch):
+    reference = steps.write("a.txt", "b.txt")
+    calendar.days = 31
+    made = plan()
+    steps.connected.catalog.decide_plan(made.id, approved=True, by="a person")
+    delete = LocalStorage.delete_unchanged
+
+    def keeps_a(storage, files):
+        files = list(files)
+        kept = [each for each in files if each.path.endswith("a.txt")]
+        done = delete(storage, [each for each in files if each not in kept])
+        return [*done, *(Deletion(each, "kept", "It is leased.") for each in kept)]
+
+    monkeypatch.setattr(LocalStorage, "delete_unchanged", keeps_a)
+    done = sweep_plan(steps.connected, made.id, nobody)
+    assert (done.state, done.deleted_files) == ("ended", 2)
+    assert steps.stored() == {f"{reference.path}/a.txt": "new a.txt"}
+    (entry,) = steps.connected.catalog.plan_entries(made.id)
+    assert entry.detail == "1 files stay because the store keeps them: It is leased."
 
 
 def test_files_that_nobody_planned_stay(steps, calendar, plan):

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_aml_data.core.manifest import read_local
 from airflow_aml_data.core.storage.base import DatastoreConfig, Placement, StoredFile
-from airflow_aml_data.core.storage.files import remove_tree
+from airflow_aml_data.core.storage.files import move, remove_tree
 from airflow_aml_data.core.storage.local import LocalStorage, open_local
 from airflow_aml_data.errors import FilesExist, FilesNotFound, InvalidConfiguration, InvalidPath, StorageError
 from tests.core.steps import become_ordinary_user, in_child
@@ -295,3 +295,35 @@ def test_check_says_what_it_is_or_why_it_does_not_work(storage, root, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="not a folder"):
         LocalStorage("x", tmp_path / "file").check()
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_file_that_is_written_while_it_is_deleted_stays(storage, root, put, monkeypatch, times, links):
+    """It is what it was when it was looked at, and another one when it is taken away."""
+    put("d/a", content="old")
+    (file,) = storage.list_files("")
+    if not links:
+        monkeypatch.setattr("airflow_aml_data.core.storage.local.link", lambda *_: False)
+
+    def written_before_and_after(source: Path, target: Path) -> None:
+        monkeypatch.setattr("airflow_aml_data.core.storage.local.move", move)
+        put("d/a", content="new", overwrite=True)
+        move(source, target)
+        if times == 2:
+            put("d/a", content="newer", overwrite=True)
+
+    monkeypatch.setattr("airflow_aml_data.core.storage.local.move", written_before_and_after)
+    (done,) = storage.delete_unchanged([file])
+    assert done.outcome == "changed"
+    assert (root / "d/a").read_text() == ("new" if times == 1 else "newer")
+    assert [each for each in (root / ".aml_data").rglob("*") if each.is_file()] == []
+
+
+def test_a_link_is_deleted_and_what_it_leads_to_stays(storage, root, put):
+    put("data/a")
+    (root / "links").mkdir()
+    (root / "links/a").symlink_to("../data/a")
+    (done,) = storage.delete_unchanged(storage.list_files("links"))
+    assert done.outcome == "deleted"
+    assert listed(storage) == ["data/a"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from airflow_aml_data.core.manifest import LocalFile, read_local
-from airflow_aml_data.core.storage.base import Placement, Storage, StoredFile
+from airflow_aml_data.core.storage.base import Deletion, Placement, Storage, StoredFile
 from airflow_aml_data.errors import DataChanged, FilesExist, FilesNotFound, InvalidPath, OutputConflict
 
 LARGE = 20 * 1024 * 1024 + 3
@@ -75,6 +76,17 @@ class StorageContract:
         assert listed(storage, "d/e/c") == ["d/e/c"]
         assert listed(storage, "missing") == []
 
+    def test_lists_what_is_reserved_when_asked_for(self, storage, put):
+        assert list(storage.list_reserved()) == []
+        put("a.txt")
+        storage.write_bytes(".aml_data/manifests/x", b"m")
+        storage.write_bytes(".aml_data/staging/y/z", b"zz")
+        found = {each.path: (each.size_bytes, bool(each.etag), bool(each.modified)) for each in storage.list_reserved()}
+        assert found == {".aml_data/manifests/x": (1, True, True), ".aml_data/staging/y/z": (2, True, True)}
+        assert [each.path for each in storage.list_reserved(".aml_data/staging")] == [".aml_data/staging/y/z"]
+        with pytest.raises(InvalidPath):
+            list(storage.list_reserved("../x"))
+
     def test_a_listed_file_has_size_time_and_an_etag_that_changes_with_the_content(self, storage, put):
         put("a", content="x")
         first = only(storage, "a")
@@ -94,6 +106,9 @@ class StorageContract:
         assert storage.read_bytes(file.path) == name.encode()
         storage.download([Placement(file, file.path)], tmp_path / "to", quiet)
         assert (tmp_path / "to" / file.path).read_text() == name
+        for etag, outcome in (("another", "changed"), (file.etag, "deleted"), (file.etag, "missing")):
+            assert outcomes(storage.delete_unchanged([file._replace(etag=etag)])) == {file.path: outcome}
+        put(f"n/{name}")
         storage.delete_files([file.path])
         assert listed(storage) == []
 
@@ -113,6 +128,7 @@ class StorageContract:
                 lambda: storage.read_bytes(path),
                 lambda: storage.write_bytes(path, b""),
                 lambda: storage.delete_files([path]),
+                lambda: storage.delete_unchanged([StoredFile(path, 1, "e")]),
             ]
         for call in calls:
             with pytest.raises(InvalidPath):
@@ -191,6 +207,36 @@ class StorageContract:
         assert listed(storage) == []
         storage.delete_files([])
 
+    def test_deletes_only_what_is_still_what_was_listed(self, storage, put):
+        put("a/same", "a/changed", "a/gone", "a/b/any", "c/same", content="old")
+        files = {each.path: each for each in storage.list_files("")}
+        put("a/changed", content="new")
+        storage.delete_files(["a/gone"])
+        files["a/b/any"] = files["a/b/any"]._replace(etag="")
+
+        done = storage.delete_unchanged([*files.values(), StoredFile("no/such", 3, "")])
+
+        assert {each.file for each in done} == {*files.values(), StoredFile("no/such", 3, "")}
+        assert outcomes(done) == {
+            "a/same": "deleted",
+            "a/changed": "changed",
+            "a/gone": "missing",
+            "a/b/any": "deleted",
+            "c/same": "deleted",
+            "no/such": "missing",
+        }
+        assert {each: storage.read_bytes(each) for each in listed(storage)} == {"a/changed": b"new"}
+        assert storage.delete_unchanged([]) == []
+
+    def test_deletes_more_than_one_request_can_hold(self, storage, put):
+        paths = [f"d{number % 7}/{number}" for number in range(600)]
+        put(*paths, "d0/stays")
+        before = [each for each in storage.list_files("") if each.path != "d0/stays"]
+        put(*paths[:300:50], content="y")
+        done = storage.delete_unchanged(before)
+        assert Counter(each.outcome for each in done) == {"deleted": 594, "changed": 6}
+        assert listed(storage) == sorted([*paths[:300:50], "d0/stays"])
+
     def test_copies_within_itself(self, storage, put):
         put("a", content="new")
         put("b/c", content="old")
@@ -256,6 +302,10 @@ class StorageContract:
         storage.drop_staging("r", "o")
         storage.take_back("r", "o", "d", exclusive=False)
         assert listed(storage) == ["d/a"]
+
+
+def outcomes(deletions: list[Deletion]) -> dict[str, str]:
+    return {each.file.path: each.outcome for each in deletions}
 
 
 def listed(storage: Storage, path: str = "") -> list[str]:

@@ -202,7 +202,10 @@ def test_a_token_that_ends_before_its_time_is_replaced_once_for_all_who_use_it(
     assert "the token is not accepted any more; signing in anew" in caplog.text
 
 
-def test_listing_replaces_such_a_token_too(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("action", ["list", "delete"])
+def test_listing_and_deleting_replace_such_a_token_too(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
     found = account(login=CLIENT, password=SECRET, extra={"tenant_id": TENANT})
     monkeypatch.setattr(cloud.login, "good_seconds", -5)
     access = found.token_credential()
@@ -211,7 +214,27 @@ def test_listing_replaces_such_a_token_too(cloud: Cloud, monkeypatch: pytest.Mon
     monkeypatch.setattr(cloud.login, "good_seconds", None)
     monkeypatch.setattr(tokens, "_NEW_SECONDS", 0.0)
 
-    assert list(RemoteStorage("d", BlobClient(Container(found, _CONTAINER))).list_files("nothing")) == []
+    storage = RemoteStorage("d", BlobClient(Container(found, _CONTAINER)))
+    if action == "list":
+        assert list(storage.list_files("nothing")) == []
+    else:
+        assert len(storage.delete_unchanged([StoredFile("nothing", 1, "e")])) == 1
+
+
+def test_each_part_of_a_batch_has_the_token(cloud: Cloud, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    storage = RemoteStorage(
+        "d", BlobClient(Container(account(login=CLIENT, password=SECRET, extra={"tenant_id": TENANT}), _CONTAINER))
+    )
+    (tmp_path / "a").write_bytes(b"a")
+    storage.upload([(tmp_path / "a", f"batch/{name}") for name in "abc"], overwrite=True, progress=lambda *_: None)
+    (first, *others) = storage.list_files("batch")
+    storage.write_bytes(first.path, b"b")
+
+    done = storage.delete_unchanged([first, *others])
+
+    assert sorted(each.outcome for each in done) == ["changed", "deleted", "deleted"]
+    assert [each.path for each in storage.list_files("batch")] == [first.path]
+    assert "Attempt" not in caplog.text
 
 
 def test_a_new_token_that_is_refused_is_an_error_at_once(

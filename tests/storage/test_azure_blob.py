@@ -7,10 +7,14 @@ import hashlib
 import os
 import re
 import uuid
+from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import patch
 from urllib.parse import parse_qs
 
+import httpx
 import pytest
 from azure.storage.blob import ContainerClient, ContainerSasPermissions, ContentSettings, generate_container_sas
 from hypothesis import given, settings
@@ -25,6 +29,7 @@ from airflow_aml_data.core.storage.base import DatastoreConfig, Placement, Store
 from airflow_aml_data.core.storage.remote import RemoteStorage
 from airflow_aml_data.errors import (
     DataChanged,
+    FileKept,
     FilesNotFound,
     InvalidPath,
     StorageError,
@@ -32,7 +37,8 @@ from airflow_aml_data.errors import (
     TransfersCancelled,
 )
 from tests.azurite import Azurite
-from tests.storage.conformance import everything_in, listed, only, quiet
+from tests.storage.conformance import everything_in, listed, only, outcomes, quiet
+from tests.storage.stores import sas_token
 
 pytestmark = pytest.mark.slow
 
@@ -108,6 +114,7 @@ class TestRefusals:
             "read": lambda: storage.download([Placement(file, "a")], tmp_path / "to", quiet),
             "write": lambda: storage.upload(sources(a=b"x"), overwrite=True, progress=quiet),
             "delete": lambda: storage.delete_files(["a"]),
+            "delete this version": lambda: storage.delete_unchanged([file]),
             "check": lambda: storage.check(),
         }
 
@@ -131,7 +138,7 @@ class TestRefusals:
             if action[0] in permissions:
                 call()
             else:
-                assert f"No permission to {action}" in (text := self.refused(storage, call))
+                assert f"No permission to {action.partition(' ')[0]} " in (text := self.refused(storage, call))
                 assert "SAS permission" in text
                 assert "Storage Blob Data" in text
 
@@ -186,6 +193,139 @@ class TestFolderMarks:
     def test_taking_back_a_folder_removes_its_marks(self, storage, azure):
         storage.take_back("r", "o", "d", exclusive=True)
         assert {each.name for each in azure.list_blobs()} == {"empty", "portal/"}
+
+
+class TestDeleting:
+    """One request for many blobs, each with a condition and an authorization of its own."""
+
+    @pytest.fixture(autouse=True)
+    def fast(self, monkeypatch):
+        monkeypatch.setattr(retry, "_FIRST_WAIT_SECONDS", 0.001)
+
+    @pytest.fixture
+    def answer(self, storage, monkeypatch):
+        """Have every batch answered by a text for each of its parts; the server never sees it. Returns what was asked for."""
+
+        def answer(reply: Callable[[int, str], str], status: int = 202) -> list[list[str]]:
+            asked: list[list[str]] = []
+
+            def handle(request: httpx.Request) -> httpx.Response:
+                if request.method == "HEAD":
+                    return httpx.Response(404 if "missing" in request.url.path else 200)
+                if request.method == "DELETE":
+                    asked.append([request.url.path.rpartition("/")[2]])
+                    return httpx.Response(202)
+                parts = re.findall(
+                    r"Content-ID: (\d+)\r\n.*?DELETE \S+/(\w+) HTTP", request.content.decode(), re.DOTALL
+                )
+                asked.append([path for _, path in parts])
+                text = "".join(f"--b\r\n{reply(int(number), path)}\r\n" for number, path in parts)
+                return httpx.Response(
+                    status, text=f"{text}--b--\r\n", headers={"Content-Type": "multipart/mixed; boundary=b"}
+                )
+
+            client = httpx.Client(transport=httpx.MockTransport(handle))
+            monkeypatch.setattr(storage.client._container, "_connect", lambda: client)
+            return asked
+
+        return answer
+
+    def part(self, number: int, status: str, *headers: str) -> str:
+        return "\r\n".join(
+            ["Content-Type: application/http", f"Content-ID: {number}", "", f"HTTP/1.1 {status}", *headers]
+        )
+
+    @pytest.mark.parametrize("sign_in", ["key", "container's SAS token", "account's SAS token"])
+    def test_with_every_credential(self, azurite, container, azure, sign_in):
+        storage = {
+            "key": lambda: opened(azurite, container),
+            "container's SAS token": lambda: with_sas(azurite, container, "rld"),
+            "account's SAS token": lambda: opened(azurite, container, extra={"sas_token": sas_token(azurite)}),
+        }[sign_in]()
+        for name in ("a/ü +#?%41", "a/b", "changed"):
+            azure.upload_blob(name, b"old")
+        azure.get_blob_client("a/b").create_snapshot()
+        files = list(storage.list_files(""))
+        azure.upload_blob("changed", b"new", overwrite=True)
+        with patch.object(storage.client._container, "request", wraps=storage.client._container.request) as request:
+            done = storage.delete_unchanged(files)
+        assert outcomes(done) == {"a/ü +#?%41": "deleted", "a/b": "deleted", "changed": "changed"}
+        assert [each.name for each in azure.list_blobs(include=["snapshots"])] == ["changed"]
+        methods = Counter(call.args[1] for call in request.call_args_list)
+        assert (methods["POST"], methods["DELETE"]) == ((0, 3) if sign_in.startswith("account") else (1, 0))
+
+    def test_a_leased_blob_is_kept_and_the_others_go(self, storage, azure):
+        for name in "abc":
+            azure.upload_blob(name, b"x")
+        lease = azure.get_blob_client("b").acquire_lease()
+        done = storage.delete_unchanged(storage.list_files(""))
+        assert outcomes(done) == {"a": "deleted", "b": "kept", "c": "deleted"}
+        (reason,) = (each.reason for each in done if each.reason)
+        assert reason.startswith(f"The store keeps 'b' in {storage.client.describe()}: end its lease")
+        assert "It answered 412 LeaseIdMissing" in reason
+        with pytest.raises(FileKept, match="LeaseIdMissing"):
+            storage.delete_files(["b"])
+        lease.release()
+        storage.delete_files(["b"])
+        assert listed(storage) == []
+
+    def test_what_the_service_says_of_each_blob(self, storage, answer):
+        says = {
+            "gone": ("202 Accepted",),
+            "missing": ("404 The specified blob does not exist.", "x-ms-error-code: BlobNotFound"),
+            "changed": ("412 Precondition Failed", "x-ms-error-code: ConditionNotMet"),
+            "immutable": ("409 Conflict", "x-ms-error-code: BlobImmutableDueToPolicy"),
+        }
+        answer(lambda number, path: self.part(number, *says[path]))
+        done = storage.delete_unchanged(StoredFile(each, 1, "e") for each in says)
+        assert outcomes(done) == {"gone": "deleted", "missing": "missing", "changed": "changed", "immutable": "kept"}
+
+    @pytest.mark.parametrize("status", ["503 Server Busy", "500 Internal Error", "429 Too Many Requests"])
+    def test_only_what_failed_for_a_moment_is_asked_for_again(self, storage, answer, status):
+        failing = {"b", "d"}
+
+        def reply(number: int, path: str) -> str:
+            if path in failing:
+                failing.remove(path)
+                return self.part(number, status, "Retry-After: 0")
+            return self.part(number, "202 Accepted")
+
+        asked = answer(reply)
+        done = storage.delete_unchanged(StoredFile(each, 1, "e") for each in "abcd")
+        assert asked == [["a", "b", "c", "d"], ["b", "d"]]
+        assert outcomes(done) == dict.fromkeys("abcd", "deleted")
+
+    @pytest.mark.parametrize("damage", ["Content-ID: 1", "Content-Id: x", "HTTP/1.1 302", "HTTP/1.1 403", "--b"])
+    def test_an_answer_that_came_damaged_counts_for_nothing(self, storage, answer, damage):
+        asked: list[list[str]] = []
+
+        def reply(number: int, path: str) -> str:
+            text = self.part(number, "202 Accepted")
+            if len(asked) == 1 and number == 2:
+                start, _, value = damage.partition(": ")
+                text = re.sub(rf"{start}: \d" if value else r"HTTP/1\.1 202", damage, text, flags=re.IGNORECASE)
+            return text
+
+        asked = answer(reply)
+        done = storage.delete_unchanged(StoredFile(each, 1, "e") for each in "abcd")
+        assert len(asked) == 2
+        assert outcomes(done) == dict.fromkeys("abcd", "deleted")
+
+    @pytest.mark.parametrize("status", [400, 405, 501])
+    def test_where_there_are_no_batches_blobs_go_one_by_one(self, storage, answer, status):
+        asked = answer(lambda number, path: "", status)
+        done = storage.delete_unchanged(StoredFile(each, 1, "e") for each in "abcd")
+        assert sorted(asked) == [["a"], ["a", "b", "c", "d"], ["b"], ["c"], ["d"]]
+        assert outcomes(done) == dict.fromkeys("abcd", "deleted")
+
+    def test_a_part_that_is_forbidden_is_one_clear_error(self, storage, answer):
+        answer(
+            lambda number, path: self.part(number, "403 Forbidden", "x-ms-error-code: AuthorizationPermissionMismatch")
+        )
+        with pytest.raises(
+            StorageRefused, match=r"No permission to delete 'a' in .*'wasb_test'.*SAS permission 'd' \(delete\)"
+        ):
+            storage.delete_unchanged([StoredFile("a", 1, "e")])
 
 
 class TestListing:

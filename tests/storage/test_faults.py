@@ -6,7 +6,9 @@ read from the server itself. Over plain HTTP nothing but our own checks sees a c
 
 from __future__ import annotations
 
+import itertools
 import random
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -280,6 +282,33 @@ def test_reading_and_writing_wait_as_long_as_the_server_says_too(
         assert (refused.fault, done.fault) == ("throttled", None)
         assert done.at - refused.at >= 1
     assert "Attempt 2 follows in 1.0 s" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "fault",
+    ["busy", "reset_before", "reset_after", "half_request", "half_response", "corrupt_request", "corrupt_response"],
+)
+def test_a_deletion_ends_whole_and_exact_whatever_breaks_it(
+    fault: Fault, runs: Runs, proxy: FaultProxy, azurite: Azurite, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = f"deleted/{fault}"
+    put(azurite, CONTAINER, {f"{place}/{number}": b"old" for number in range(300)})
+    storage = runs.workspace.storage("store")
+    files = list(storage.list_files(place))
+    changed = {f"{place}/{number}": b"new" for number in (7, 290)}
+    put(azurite, CONTAINER, changed)
+    before, batches = proxy.injected[fault], itertools.count()
+    proxy.decide = lambda request: fault if "comp=batch" in request.target and next(batches) < 2 else None
+
+    done = storage.delete_unchanged(files)
+
+    proxy.decide = no_fault
+    assert proxy.injected[fault] == before + 2
+    assert content(azurite, CONTAINER, place) == changed
+    assert {each.file.path for each in done if each.outcome != "deleted"} == changed.keys()
+    assert {each.outcome for each in done} == {"changed", "deleted"}
+    assert len(done) == len(files)
+    assert not re.search("sig=[^*]|SharedKey", caplog.text)
 
 
 @pytest.mark.parametrize("wrong", ["key", "container"])

@@ -11,6 +11,7 @@ import pytest
 from azure.core.credentials import AccessToken
 
 from airflow_aml_data.core.manifest import read_local
+from airflow_aml_data.core.storage import retry, undo
 from airflow_aml_data.core.storage.azure import tokens
 from airflow_aml_data.core.storage.azure.account import AzureAccount
 from airflow_aml_data.core.storage.azure.fileshare import FileShareClient
@@ -19,6 +20,7 @@ from airflow_aml_data.core.storage.base import StoredFile
 from airflow_aml_data.core.storage.remote import RemoteStorage
 from airflow_aml_data.errors import (
     DataChanged,
+    FileKept,
     FilesExist,
     FilesNotFound,
     InvalidPath,
@@ -107,7 +109,7 @@ def test_folders_are_made_once_and_go_with_their_last_file(azure_files, client):
     client.write("a/3", b"", {})
     made = [each.removeprefix("PUT /first/files/") for each in azure_files.requests if each.startswith("PUT")]
     assert [made.count(each) for each in ("a", "a/b", "a/b/c")] == [1, 2, 2]  # again after those above it
-    client.delete(["a/b/c/1", "a/b/c/2", "a/b/c/missing", "x/y"])
+    undo.delete(client, ["a/b/c/1", "a/b/c/2", "a/b/c/missing", "x/y"])
     assert set(azure_files.shares.share("first", "files")) == {"", ".aml_data", ".aml_data/partial", "a", "a/3"}
     client.write("a/b/c/1", b"again", {})
     assert paths(client) == ["a/3", "a/b/c/1"]
@@ -115,11 +117,25 @@ def test_folders_are_made_once_and_go_with_their_last_file(azure_files, client):
 
 def test_a_folder_that_another_process_removed_is_made_again_when_ours_retries(azure_files, client):
     client.write("d/a", b"", {})
-    sign_in(azure_files, account_key=azure_files.keys["first"]).delete(["d/a"])
+    undo.delete(sign_in(azure_files, account_key=azure_files.keys["first"]), ["d/a"])
     with pytest.raises(StorageError, match=r"'d/b' in share 'files' .* was removed while"):
         client.write("d/b", b"", {})
     client.write("d/b", b"", {})
     assert paths(client) == ["d/b"]
+
+
+def test_a_file_that_somebody_holds_is_kept_and_one_that_is_used_for_a_moment_goes(azure_files, client, monkeypatch):
+    monkeypatch.setattr(retry, "_FIRST_WAIT_SECONDS", 0.001)
+    files = [client.write("a", b"", {})]
+    azure_files.fail("DELETE", "", Failure(412, "LeaseIdMissing"))
+    (kept,) = undo.delete_unchanged(client, files)
+    assert (kept.outcome, paths(client)) == ("kept", ["a"])
+    assert "connection 'my_share': end its lease, or make it writable. It answered 412 LeaseIdMissing" in kept.reason
+    azure_files.fail("DELETE", "", Failure(412, "LeaseIdMissing"))
+    with pytest.raises(FileKept, match="LeaseIdMissing"):
+        undo.delete(client, ["a"])
+    azure_files.fail("DELETE", "", Failure(409, "SharingViolation"))
+    assert [each.outcome for each in undo.delete_unchanged(client, files)] == ["deleted"]
 
 
 def test_a_listing_goes_through_pages_and_folders(azure_files, client):
@@ -203,7 +219,7 @@ def test_a_sas_token_works_everywhere_and_is_in_no_text(azure_files, client):
     file = by_sas.write("d/a", b"x", {})
     by_sas.copy(file, "d/b", by_sas)
     assert paths(by_sas) == ["d/a", "d/b"]
-    by_sas.delete(["d/a", "d/b"])
+    undo.delete(by_sas, ["d/a", "d/b"])
     by_sas.check()
 
     reader = sign_in(azure_files, sas_token=azure_files.sas("rl"))

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from itertools import chain
 
-from airflow_aml_data.core.catalog import Candidate, Plan, PlanEntry, PlannedFile, RegisteredPlace
+from airflow_aml_data.core.catalog import Candidate, Catalog, Plan, PlanEntry, RegisteredPlace
 from airflow_aml_data.core.connect import ConnectedWorkspace
 from airflow_aml_data.core.retention.plan import OpenRuns, RetentionScope
 from airflow_aml_data.core.retention.registered import RegisteredData
-from airflow_aml_data.core.storage.base import StoredFile
+from airflow_aml_data.core.storage.base import Deletion, StoredFile
 from airflow_aml_data.core.storage.batches import in_batches
-from airflow_aml_data.core.storage.retry import Requests
 
 log = logging.getLogger(__name__)
 
 _OUTPUTS, _FILES = 200, 20_000
 """Of one batch, which is judged again in one transaction."""
-_THREADS = 16
 UNDONE = ("planned", "deleting")
 """States of a plan's outputs that a sweep has still to deal with."""
 
@@ -85,41 +83,33 @@ def _sweep_outputs(
 
 
 def _delete(workspace: ConnectedWorkspace, number: int, datastore: str, claimed: Sequence[PlanEntry]) -> int:
+    """Delete the files of outputs on one datastore, write down what came of it, and return the bytes."""
     storage, catalog = workspace.storage(datastore), workspace.catalog
-    found: list[tuple[PlanEntry, _Left]] = []
-
-    def look(each: PlanEntry) -> tuple[PlanEntry, _Left]:
-        there = {file.path: file for file in storage.list_files(each.path)}
-        return each, _Left.of(each, catalog.planned_files(number, each.output_id), there)
-
-    Requests(_THREADS).each(look, [each for each in claimed if each.datastore == datastore], found.append)
-    storage.delete_files([file.path for _, left in found for file in left.to_delete])
-    freed = 0
-    for each, left in found:
-        gone = [*left.to_delete, *left.deleted_before]
-        changed = f"{left.changed} files were written again after the plan: they stay" if left.changed else ""
-        detail = "; ".join(text for text in (each.detail, changed) if text)
-        size = sum(file.size_bytes for file in gone)
-        catalog.finish_deletion(number, each.output_id, files=len(gone), size_bytes=size, detail=detail)
-        freed += size
-    return freed
-
-
-class _Left(NamedTuple):
-    """What is left of an output's planned files.
-
-    :param deleted_before: By a sweep that was cut off before it could write that down.
-    :param changed: Files that are other versions by now.
-    """
-
-    to_delete: list[PlannedFile]
-    deleted_before: list[PlannedFile]
-    changed: int
-
-    @classmethod
-    def of(cls, entry: PlanEntry, planned: Sequence[PlannedFile], there: Mapping[str, StoredFile]) -> _Left:
-        still = [
-            each for each in planned if not each.etag or (each.path in there and there[each.path].etag == each.etag)
+    planned = {
+        each: [
+            StoredFile(file.path, file.size_bytes, file.etag) for file in catalog.planned_files(number, each.output_id)
         ]
-        missing = [each for each in planned if each.etag and each.path not in there]
-        return cls(still, missing if entry.state == "deleting" else [], len(planned) - len(still) - len(missing))
+        for each in claimed
+        if each.datastore == datastore
+    }
+    files = dict.fromkeys(chain.from_iterable(planned.values()))  # two outputs may name the same
+    found = {each.file: each for each in storage.delete_unchanged(file for file in files if file.etag)}
+    manifests = (file for file in files if not file.etag)  # last: without it nobody knows an output's files
+    found |= {each.file: each for each in storage.delete_unchanged(manifests)}
+    return sum(_finish(catalog, number, each, [found[file] for file in planned[each]]) for each in planned)
+
+
+def _finish(catalog: Catalog, number: int, entry: PlanEntry, deletions: Sequence[Deletion]) -> int:
+    """Write down what came of an output's planned files, and return the bytes that were deleted."""
+    gone = {"deleted", "missing"} if entry.state == "deleting" else {"deleted"}  # by a sweep that was cut off, then
+    sizes = [each.file.size_bytes for each in deletions if each.outcome in gone]
+    changed = sum(each.outcome == "changed" for each in deletions)
+    kept = [each.reason for each in deletions if each.outcome == "kept"]
+    details = [
+        entry.detail,
+        f"{changed} files were written again after the plan: they stay" if changed else "",
+        f"{len(kept)} files stay because the store keeps them: {kept[0]}" if kept else "",
+    ]
+    detail = "; ".join(each for each in details if each)
+    catalog.finish_deletion(number, entry.output_id, files=len(sizes), size_bytes=sum(sizes), detail=detail)
+    return sum(sizes)

@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from airflow_aml_data.core.connections import ConnectionFields
 from airflow_aml_data.core.identity import RESERVED_FOLDER
@@ -31,6 +31,21 @@ class StoredFile(NamedTuple):
     etag: str
     modified: float | None = None
     checksum: str = ""
+
+
+Outcome = Literal["deleted", "missing", "changed", "kept"]
+"""What became of a file that was to be deleted. ``changed``: it has another etag by now; ``kept``: the store does not let it go."""
+
+
+class Deletion(NamedTuple):
+    """A file that was to be deleted, and what became of it.
+
+    :param reason: Why it is kept.
+    """
+
+    file: StoredFile
+    outcome: Outcome
+    reason: str = ""
 
 
 class Placement(NamedTuple):
@@ -98,7 +113,14 @@ class Storage(FileSource, Protocol):
         """Create or replace one small file, atomically."""
 
     def delete_files(self, paths: Iterable[str]) -> None:
-        """Remove the files; those already gone are fine. Folders left empty go too."""
+        """Remove the files, whatever they are by now; those already gone are fine. Folders left empty go too."""
+
+    def delete_unchanged(self, files: Iterable[StoredFile]) -> list[Deletion]:
+        """Remove the files that still have their etags, and say of each what became of it, in any order.
+
+        An empty etag stands for any. A file that is written again at the same time stays, except on Azure Files, which cannot delete
+        on a condition: there it may go when it is written in the moment after it was looked at. Folders left empty go too.
+        """
 
     def mount_folder(self, path: str, folder: Path) -> bool:
         """Make a whole stored folder readable as ``folder``; False when the store has no cheap way."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from airflow_aml_data.core.storage.base import StoredFile
+from airflow_aml_data.errors import AmlDataError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -66,5 +67,12 @@ class ObjectClient(Protocol):
     def copy(self, file: StoredFile, path: str, source: ObjectClient) -> StoredFile:
         """Copy a file of the same :attr:`account`, with its metadata, on the server."""
 
-    def delete(self, paths: Sequence[str]) -> None:
-        """Remove files; those already gone are fine. Marks of folders left empty go too."""
+    def delete(self, files: Sequence[StoredFile]) -> Sequence[AmlDataError | None]:
+        """Remove up to 256 files, those with an etag only if they still have it.
+
+        :returns: For each why it was not removed: :exc:`.FilesNotFound`, :exc:`.DataChanged`, :exc:`.FileKept`, or what would be raised
+            for this file alone. None: it was.
+        """
+
+    def remove_folder(self, folder: str) -> bool:
+        """Remove a folder, or what stands for one, when it is empty; whether it is gone and its parent may be empty now."""

@@ -44,7 +44,7 @@ def make_folder(folder: Path) -> None:
     for _ in range(_ATTEMPTS):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-        except FileNotFoundError:
+        except (FileNotFoundError, FileExistsError):  # the latter: it was there, and then it was not
             continue
         return
     folder.mkdir(parents=True, exist_ok=True)

@@ -7,13 +7,14 @@ import filecmp
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from airflow_aml_data.core.identity import RESERVED_FOLDER
 from airflow_aml_data.core.manifest import LocalFile
 from airflow_aml_data.core.storage.base import (
     DatastoreConfig,
+    Deletion,
     Placement,
     Progress,
     Storage,
@@ -23,6 +24,7 @@ from airflow_aml_data.core.storage.base import (
 )
 from airflow_aml_data.core.storage.files import (
     in_folder,
+    link,
     link_or_symlink,
     make_writable,
     move,
@@ -115,15 +117,41 @@ class LocalStorage:
             in_folder(target.parent, lambda: move(partial, target))
 
     def delete_files(self, paths: Iterable[str]) -> None:
-        folders = set()
-        for path in paths:
-            target = self._inside(path, reserved=True)
-            with self._errors(path):
-                make_writable(target.parent)
-                target.unlink(missing_ok=True)
+        self.delete_unchanged(StoredFile(each, 0, "") for each in paths)
+
+    def delete_unchanged(self, files: Iterable[StoredFile]) -> list[Deletion]:
+        done, folders = [], set()
+        for file in files:
+            target = self._inside(file.path, reserved=True)
+            with self._errors(file.path):
+                done.append(self._delete(file, target))
             folders.add(target.parent)
         for folder in sorted(folders, key=lambda each: len(each.parts), reverse=True):
             self._remove_empty(folder)
+        return done
+
+    def _delete(self, file: StoredFile, target: Path) -> Deletion:
+        try:
+            if file.etag and not _is_same(file, target):
+                return Deletion(file, "changed")
+            make_writable(target.parent)
+            if file.etag and not target.is_symlink():  # which holds nothing, and may lead elsewhere from another folder
+                return self._take_and_delete(file, target)
+            target.unlink()
+        except (FileNotFoundError, NotADirectoryError):
+            return Deletion(file, "missing")
+        return Deletion(file, "deleted")
+
+    def _take_and_delete(self, file: StoredFile, target: Path) -> Deletion:
+        """Delete a file under a name that nobody else writes to; put it back when it was written again in the last moment."""
+        with partial_file(self.root / RESERVED_FOLDER) as taken:
+            move(target, taken)
+            if _is_same(file, taken):
+                return Deletion(file, "deleted")
+            with suppress(FileExistsError):  # written again once more
+                if not link(taken, target) and not target.exists():
+                    move(taken, target)
+        return Deletion(file, "changed")
 
     def download(self, placements: Sequence[Placement], folder: Path, progress: Progress) -> None:
         self._place(placements, folder, progress, _copy)
@@ -312,6 +340,11 @@ def _keep_only(staged: Path, wanted: set[str]) -> None:
 
 def _stored(path: str, size_bytes: int, mtime_ns: int) -> StoredFile:
     return StoredFile(path, size_bytes, _etag(size_bytes, mtime_ns), mtime_ns / 1e9)
+
+
+def _is_same(file: StoredFile, found: Path) -> bool:
+    status = found.stat()
+    return _etag(status.st_size, status.st_mtime_ns) == file.etag
 
 
 def _etag(size_bytes: int, mtime_ns: int) -> str:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from airflow_aml_data.core.identity import RESERVED_FOLDER
 from airflow_aml_data.core.manifest import LocalFile
 from airflow_aml_data.core.storage import retry, undo
-from airflow_aml_data.core.storage.base import Placement, Progress, Storage, StoredFile, check_inside
+from airflow_aml_data.core.storage.base import Deletion, Placement, Progress, Storage, StoredFile, check_inside
 from airflow_aml_data.core.storage.batches import in_batches
 from airflow_aml_data.core.storage.client import ObjectClient
 from airflow_aml_data.core.storage.fetch import fetch, is_whole, read_exactly, read_whole
@@ -67,7 +67,7 @@ class RemoteStorage:
         probe = f"{RESERVED_FOLDER}/check/{uuid.uuid4().hex}"
         try:
             requests.one("Checking", lambda: self.client.write(probe, b"", _NO_METADATA))
-            requests.one("Checking", lambda: self.client.delete([probe]))
+            undo.delete(self.client, [probe], requests)
         except StorageRefused as error:
             return f"{self.name} ({self.client.describe()}, only readable: {error})"
         return f"{self.name} ({self.client.describe()}, writable)"
@@ -102,6 +102,10 @@ class RemoteStorage:
     def delete_files(self, paths: Iterable[str]) -> None:
         with retry.clearing():
             undo.delete(self.client, [check_inside(each, self.name, reserved=True) for each in paths])
+
+    def delete_unchanged(self, files: Iterable[StoredFile]) -> list[Deletion]:
+        inside = [each._replace(path=check_inside(each.path, self.name, reserved=True)) for each in files]
+        return undo.delete_unchanged(self.client, inside)
 
     def download(self, placements: Sequence[Placement], folder: Path, progress: Progress) -> None:
         folder.mkdir(parents=True, exist_ok=True)

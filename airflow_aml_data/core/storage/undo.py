@@ -7,16 +7,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 
 from airflow_aml_data.core.identity import RESERVED_FOLDER
-from airflow_aml_data.core.storage.base import Progress, StoredFile
+from airflow_aml_data.core.storage.base import Deletion, Outcome, Progress, StoredFile
 from airflow_aml_data.core.storage.client import ObjectClient
 from airflow_aml_data.core.storage.fetch import SMALL_THREADS, read_exactly
 from airflow_aml_data.core.storage.retry import Requests
-from airflow_aml_data.errors import StorageError
+from airflow_aml_data.errors import AmlDataError, DataChanged, FileKept, FilesNotFound, StorageError
 
 _MARK = "aml_step_run"
 _ROUNDS = 5
 _DELETE_FILES = 256
 _DELETE_THREADS = 4
+_OUTCOMES: Mapping[type, Outcome] = {FilesNotFound: "missing", DataChanged: "changed", FileKept: "kept"}
 
 
 class Journal:
@@ -109,14 +110,58 @@ def write(client: ObjectClient, path: str, content: bytes, *, reads_back: bool) 
     Requests().one(f"Writing {path!r}", once)
 
 
-def delete(client: ObjectClient, paths: Iterable[str]) -> None:
-    """Remove files, those in the deepest folders first."""
-    ordered = sorted(paths, key=lambda each: (-each.count("/"), each))
-    requests = Requests(_DELETE_THREADS)
-    requests.each(
-        lambda batch: requests.retry("Deleting", lambda: client.delete(batch)),
-        [ordered[start : start + _DELETE_FILES] for start in range(0, len(ordered), _DELETE_FILES)],
-    )
+def delete(client: ObjectClient, paths: Iterable[str], requests: Requests | None = None) -> None:
+    """Remove files, whatever they are by now; those already gone are fine.
+
+    :raises FileKept: when the store does not let one go; the others are removed.
+    """
+    for each in delete_unchanged(client, (StoredFile(each, 0, "") for each in paths), requests):
+        if each.outcome == "kept":
+            raise FileKept(each.reason)
+
+
+def delete_unchanged(
+    client: ObjectClient, files: Iterable[StoredFile], requests: Requests | None = None
+) -> list[Deletion]:
+    """Remove files that have their etags, or any for those without, and then the folders that they leave empty."""
+    ordered = sorted(files, key=lambda each: each.path)
+    batches = [ordered[start : start + _DELETE_FILES] for start in range(0, len(ordered), _DELETE_FILES)]
+    requests = requests or Requests(_DELETE_THREADS)
+    done: list[Deletion] = []
+    requests.each(lambda batch: _delete_batch(client, batch, requests), batches, done.extend)
+    folders = {_folder(each.path) for each in ordered}
+    while folders := folders - {""}:
+        gone: list[str] = []
+        requests.each(lambda each: _remove_folder(client, each, requests), sorted(folders), gone.extend)
+        folders = {_folder(each) for each in gone}
+    return done
+
+
+def _delete_batch(client: ObjectClient, files: Sequence[StoredFile], requests: Requests) -> list[Deletion]:
+    left, done, attempts = files, list[Deletion](), 0
+
+    def once() -> None:
+        nonlocal left, attempts
+        attempts += 1
+        failed: list[tuple[StoredFile, AmlDataError]] = []
+        for file, error in zip(left, client.delete(left), strict=True):
+            outcome = "deleted" if error is None else _OUTCOMES.get(type(error))
+            if error is not None and outcome is None:
+                failed.append((file, error))
+            elif outcome == "missing" and attempts > 1:  # an attempt whose answer was lost has deleted it
+                done.append(Deletion(file, "deleted"))
+            elif outcome is not None:
+                done.append(Deletion(file, outcome, str(error) if outcome == "kept" else ""))
+        left = [file for file, _ in failed]
+        if failed:
+            raise min((error for _, error in failed), key=lambda each: isinstance(each, StorageError))  # refusals first
+
+    requests.retry("Deleting", once)
+    return done
+
+
+def _remove_folder(client: ObjectClient, folder: str, requests: Requests) -> list[str]:
+    return [folder] if requests.retry(f"Deleting {folder!r}", lambda: client.remove_folder(folder)) else []
 
 
 def delete_below(client: ObjectClient, path: str) -> None:
@@ -146,3 +191,7 @@ def copy(
         return requests.retry(f"Copying to {path!r}", lambda: client.copy(file, path, source))
 
     requests.each(once, list(files), lambda file: progress(1, file.size_bytes))
+
+
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0]

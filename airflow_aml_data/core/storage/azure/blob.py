@@ -7,7 +7,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -19,20 +18,20 @@ from obstore.store import AzureStore
 
 from airflow_aml_data.core.storage import retry
 from airflow_aml_data.core.storage.azure.account import ACCOUNT_OPTIONS, azure_account, obstore_options
+from airflow_aml_data.core.storage.azure.deleting import delete_blobs
 from airflow_aml_data.core.storage.azure.listing import list_page, list_pages
 from airflow_aml_data.core.storage.azure.rest import (
     CONNECT_SECONDS,
     REQUEST_SECONDS,
     Action,
     Container,
-    is_not_permitted,
 )
 from airflow_aml_data.core.storage.azure.tokens import ObstoreTokens
 from airflow_aml_data.core.storage.base import DatastoreConfig, StoredFile, check_options
 from airflow_aml_data.core.storage.client import ObjectClient
 from airflow_aml_data.core.storage.remote import RemoteStorage
 from airflow_aml_data.core.storage.retry import Requests
-from airflow_aml_data.errors import AmlDataError, FilesNotFound, InvalidPath, StorageError
+from airflow_aml_data.errors import AmlDataError, FileKept, FilesNotFound, InvalidPath, StorageError
 
 if TYPE_CHECKING:
     from obstore import GetOptions
@@ -49,8 +48,8 @@ _BLOCK_RETRIES = 5
 _COPY_POLL_SECONDS = 0.5
 _NOT_A_PATH = re.compile(r"(?:^|/)\.{0,2}(?:/|$)|[\x00-\x1f\x7f\\\ud800-\udfff]")
 """What the service or obstore would make another name of."""
-_STATUS = re.compile(r"status code: (\d{3})|\(code: (\d{3})\)")
-"""In obstore's texts: of a request, and of a part of a batch."""
+_STATUS = re.compile(r"status code: (\d{3})")
+"""In obstore's texts."""
 
 
 def open_blob(config: DatastoreConfig) -> RemoteStorage:
@@ -185,35 +184,21 @@ class BlobClient:
             raise StorageError(f"The copy of {file.path!r} to {path!r} in {self.describe()} ended as {status!r}.")
         return StoredFile(path, file.size_bytes, answer["ETag"].strip('"'), checksum=file.checksum)
 
-    def delete(self, paths: Sequence[str]) -> None:
-        left: Sequence[str] = paths
-        while left and not self._delete(left):
-            left = [each for each in left if self.metadata(each) is not None]
-        parents = {each.rpartition("/")[0] for each in paths}
-        while parents := {each for each in parents if each}:
-            parents = {each.rpartition("/")[0] for each in sorted(parents, reverse=True) if self._remove_mark(each)}
+    def delete(self, files: Sequence[StoredFile]) -> Sequence[AmlDataError | None]:
+        return delete_blobs(self._container, files)
 
-    def _delete(self, paths: Sequence[str]) -> bool:
-        """Whether all were there. When one was not, the others may have been removed, or not."""
-        if self._container.account.sas_token:  # not every server takes a SAS token for a batch
-            for each in paths:
-                with suppress(FilesNotFound):
-                    self._container.request("delete", "DELETE", each, headers={"x-ms-delete-snapshots": "include"})
-            return True
-        try:
-            self._call("delete", paths[0], lambda stores: obstore.delete(stores.single, paths))
-        except FilesNotFound:
-            return False
-        return True
-
-    def _remove_mark(self, folder: str) -> bool:
-        """Remove what stands for a folder, when it stands for an empty one."""
+    def remove_folder(self, folder: str) -> bool:
         if (self.metadata(folder) or {}).get("hdi_isfolder") != "true":
             return False
         inside = list_page(self._container, f"{folder}/", limit=1)
         if inside.files or inside.marks or inside.marker:
             return False
-        self._container.request("delete", "DELETE", folder)
+        try:
+            self._container.request("delete", "DELETE", folder)
+        except FileKept:  # somebody has put something into it
+            return False
+        except FilesNotFound:
+            pass
         return True
 
     def _empty(self, file: StoredFile) -> None:
@@ -249,9 +234,7 @@ class BlobClient:
         if isinstance(error, PreconditionError) and action == "read" and self.metadata(path) is None:
             return failure(404, "")
         if status := _STATUS.search(text):
-            if status[2] == "403" and not is_not_permitted(text):  # the batch itself was accepted
-                return StorageError(f"A part of a batch came damaged to {self.describe()}.")
-            return self._with_retry_after(failure(int(status[1] or status[2]), text), path)
+            return self._with_retry_after(failure(int(status[1]), text), path)
         if isinstance(error, UnauthenticatedError) and (reason := stores.no_token()):
             return reason
         if isinstance(error, FileNotFoundError):

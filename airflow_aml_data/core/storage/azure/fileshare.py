@@ -20,7 +20,7 @@ from azure.storage.fileshare import ContentSettings, FileProperties, ShareDirect
 from airflow_aml_data.core.identity import RESERVED_FOLDER
 from airflow_aml_data.core.storage import retry
 from airflow_aml_data.core.storage.azure.account import ACCOUNT_OPTIONS, azure_account
-from airflow_aml_data.core.storage.azure.share import Share, error_code
+from airflow_aml_data.core.storage.azure.share import NOT_THERE, Share, error_code
 from airflow_aml_data.core.storage.base import DatastoreConfig, StoredFile, check_options
 from airflow_aml_data.core.storage.client import ObjectClient
 from airflow_aml_data.core.storage.remote import RemoteStorage
@@ -35,7 +35,6 @@ _Page = tuple[list[StoredFile], list[tuple[str, str]]]
 _RANGE_BYTES = 4 * 1024 * 1024  # the longest that Azure Files takes
 _THREADS = 8
 _COPY_POLL_SECONDS = 0.5
-_NOT_THERE = {"ResourceNotFound", "ParentNotFound", "ResourceTypeMismatch", "InvalidResourceName"}
 
 
 class _CannotCopy(Exception):
@@ -159,12 +158,15 @@ class FileShareClient:
         except _CannotCopy:
             return self._copy_through(file, path, source)
 
-    def delete(self, paths: Sequence[str]) -> None:
+    def delete(self, files: Sequence[StoredFile]) -> Sequence[AmlDataError | None]:
         with ThreadPoolExecutor(_THREADS, "aml-data-deletion") as pool:
-            list(pool.map(lambda path: self._delete(path, self._file(path).delete_file), paths))
-        folders = {_folder(each) for each in paths}
-        while folders := folders - {"", RESERVED_FOLDER, _PARTIAL}:
-            folders = {_folder(each) for each in sorted(folders) if self._remove_folder(each)}
+            return list(pool.map(self._delete_file, files))
+
+    def remove_folder(self, folder: str) -> bool:
+        if folder in (RESERVED_FOLDER, _PARTIAL):
+            return False
+        self._folders.discard(folder)
+        return self._delete(folder, self._share.client.get_directory_client(folder).delete_directory)
 
     def _file(self, path: str) -> ShareFileClient:
         return self._share.client.get_file_client(path)
@@ -174,7 +176,7 @@ class FileShareClient:
             try:
                 return self._file(path).get_file_properties()
             except HttpResponseError as error:
-                if error_code(error) in _NOT_THERE:
+                if error_code(error) in NOT_THERE:
                     return None
                 raise
 
@@ -186,7 +188,7 @@ class FileShareClient:
             try:
                 page = list(next(pages))
             except HttpResponseError as error:
-                if error_code(error) in _NOT_THERE:  # any more, when it was found in a folder
+                if error_code(error) in NOT_THERE:  # any more, when it was found in a folder
                     return [], []
                 raise
         below = f"{folder}/" if folder else ""
@@ -279,10 +281,17 @@ class FileShareClient:
                 _create(client)
         self._folders.add(folder)
 
-    def _remove_folder(self, folder: str) -> bool:
-        """Remove a folder that is empty; whether it is gone."""
-        self._folders.discard(folder)
-        return self._delete(folder, self._share.client.get_directory_client(folder).delete_directory)
+    def _delete_file(self, file: StoredFile) -> AmlDataError | None:
+        """Delete a file that still has its etag. Azure Files knows no If-Match: what is written between the two requests goes too."""
+        client = self._file(file.path)
+        try:
+            with self._share.asked("delete", file.path):
+                if file.etag:
+                    self._check_same(file, client.get_file_properties())
+                client.delete_file()
+        except AmlDataError as error:
+            return error
+        return None
 
     def _delete(self, path: str, request: Callable[[], object]) -> bool:
         """Delete a file, or a folder unless it holds something; whether it is gone."""
@@ -292,7 +301,7 @@ class FileShareClient:
             except HttpResponseError as error:
                 if error_code(error) == "DirectoryNotEmpty":
                     return False
-                if error_code(error) not in _NOT_THERE:
+                if error_code(error) not in NOT_THERE:
                     raise
         return True
 

@@ -8,16 +8,18 @@ import os
 import re
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
+from types import MappingProxyType
 from typing import Any, Literal
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import certifi
 import httpx
 
 from airflow_aml_data.core.storage.azure.account import AzureAccount
-from airflow_aml_data.errors import AmlDataError, DataChanged, FilesNotFound, StorageError, StorageRefused
+from airflow_aml_data.errors import AmlDataError, DataChanged, FileKept, FilesNotFound, StorageError, StorageRefused
 
 Action = Literal["list", "read", "write", "delete", "copy"]
 
@@ -27,6 +29,8 @@ _API_VERSION = "2023-11-03"
 _SCOPE = "https://storage.azure.com/.default"
 _SAS_HOURS = 24
 _TRY_AGAIN = {408, 425, 429}
+_NOT_OFFERED = 501
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 _PERMISSIONS: Mapping[str, str] = {
     "list": "SAS permission 'l' (list), role 'Storage Blob Data Reader'",
     "read": "SAS permission 'r' (read), role 'Storage Blob Data Reader'",
@@ -69,21 +73,27 @@ class Container:
         *,
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
     ) -> httpx.Response:
         """One request, signed; its answer when that is a good one.
 
         :param action: What it needs permission for.
+        :param content: Its body.
         """
         url = self.address(path)
-        sas = self._sas_token()
+        sign_in = self.account.sign_in
+        said = {"x-ms-version": _API_VERSION, **(headers or {})}
+        if content is None:
+            said, sas = said | self._token(), self._sas_token()
+        else:  # a batch, whose parts have a signature of the key as well
+            said, sas = self._authorized(method, path, said, query or {}, content), self.account.sas_token
         pairs = [f"{key}={quote(value, safe='')}" for key, value in (query or {}).items()]
         if sas:
             pairs.append(sas)
         if pairs:
             url += "?" + "&".join(pairs)
-        sign_in = self.account.sign_in
         try:
-            answer = self._client.request(method, url, headers=self._headers(headers))
+            answer = self._client.request(method, url, headers=said, content=content)
         except httpx.HTTPError as error:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise self.account.not_trusted(self) from None
@@ -99,6 +109,16 @@ class Container:
                 sign_in=sign_in,
             )
         return answer
+
+    def part(self, method: str, path: str, headers: Mapping[str, str]) -> str:
+        """A request without a body that goes inside another one, and has an authorization of its own.
+
+        With a key it is a signature of all that it says, so that no part is carried out that was damaged on its way.
+        """
+        target, sas = urlsplit(self.address(path)).path, self.account.sas_token
+        said = self._authorized(method, path, headers)
+        lines = [f"{method} {target}{'?' if sas else ''}{sas} HTTP/1.1", *(f"{name}: {said[name]}" for name in said)]
+        return "\r\n".join([*lines, "Content-Length: 0", "", ""])
 
     def address(self, path: str) -> str:
         """Where a blob is; without credentials."""
@@ -137,14 +157,15 @@ class Container:
             return StorageRefused(f"There is no {self}. Create the container, or correct the datastore.")
         if status == 404:
             return FilesNotFound(f"{path!r} is not in {self} any more.")
-        if status == 412 and action in ("read", "copy"):
+        if status == 412 and (action in ("read", "copy") or code == "ConditionNotMet"):
             return DataChanged(f"{what} was changed since it was listed or committed.")
+        if status in (409, 412) and action == "delete":
+            return FileKept(f"The store keeps {what}: end its lease, or wait until its policy lets it go. {answered}.")
         if (status == 401 or code in _STALE) and self.account.renew(sign_in):
             return StorageError(f"{what}: the token is not accepted any more; signing in anew. {answered}.")
         if status in (401, 403):
-            is_known = code in _NOT_PERMITTED or is_not_permitted(text)
-            return self._refused(action, what, is_known, answered)
-        if status >= 500 or status in _TRY_AGAIN:
+            return self._refused(action, what, is_not_permitted(code, text), answered)
+        if (status >= 500 and status != _NOT_OFFERED) or status in _TRY_AGAIN:
             error = StorageError(f"{what}: the service is busy or failed. {answered}.")
             error.retry_after_seconds = _seconds(retry_after)
             return error
@@ -162,11 +183,31 @@ class Container:
             f"Needed: a valid credential with {_PERMISSIONS[action]}. {answered}."
         )
 
-    def _headers(self, more: Mapping[str, str] | None) -> dict[str, str]:
-        headers = {"x-ms-version": _API_VERSION, **(more or {})}
-        if not (self.account.account_key or self.account.sas_token) and (access := self.account.token_credential()):
-            headers["Authorization"] = f"Bearer {access.get_token(_SCOPE).token}"
-        return headers
+    def _authorized(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        query: Mapping[str, str] = _NOTHING,
+        content: bytes = b"",
+    ) -> dict[str, str]:
+        """The headers of a request, with what signs in by the key or an identity. Source: Azure, "Authorize with Shared Key"."""
+        said = {**headers, "x-ms-date": formatdate(usegmt=True), **self._token()}
+        if self.account.account_key:
+            length, kind, etag = str(len(content) or ""), said.get("Content-Type", ""), said.get("If-Match", "")
+            marks = sorted(f"{name}:{value}" for name, value in said.items() if name.startswith("x-ms-"))
+            standard = ["", "", length, "", kind, "", "", etag, "", "", ""]
+            resource = f"/{self.account.name}{urlsplit(self.address(path)).path}"
+            asked = [f"{name}:{value}" for name, value in sorted(query.items())]
+            signature = _signature(self.account, [method, *standard, *marks, resource, *asked])
+            said["Authorization"] = f"SharedKey {self.account.name}:{signature}"
+        return said
+
+    def _token(self) -> dict[str, str]:
+        """The header with the token of an identity, when one signs in."""
+        if self.account.account_key or self.account.sas_token or not (access := self.account.token_credential()):
+            return {}
+        return {"Authorization": f"Bearer {access.get_token(_SCOPE).token}"}
 
     def _sas_token(self) -> str:
         """The connection's, or one made of its key."""
@@ -222,13 +263,18 @@ def container_sas(account: AzureAccount, container: str, expiry: datetime) -> st
         said["sr"],
         *[""] * 7,
     ]
-    digest = hmac.digest(base64.b64decode(account.account_key), "\n".join(signed).encode(), "sha256")
-    return urlencode(said | {"sig": base64.b64encode(digest).decode()})
+    return urlencode(said | {"sig": _signature(account, signed)})
 
 
-def is_not_permitted(text: str) -> bool:
-    """Whether a refusal without a code is one for want of a permission."""
-    return "using this permission" in text
+def _signature(account: AzureAccount, lines: Sequence[str]) -> str:
+    """What shows that the account's key is known to who says this."""
+    digest = hmac.digest(base64.b64decode(account.account_key), "\n".join(lines).encode(), "sha256")
+    return base64.b64encode(digest).decode()
+
+
+def is_not_permitted(code: str, text: str) -> bool:
+    """Whether a refusal is one for want of a permission; the text is for servers that give no code."""
+    return code in _NOT_PERMITTED or "using this permission" in text
 
 
 def _seconds(retry_after: Any) -> float | None:

@@ -17,7 +17,15 @@ from azure.storage.fileshare import ShareClient
 from requests.adapters import HTTPAdapter
 
 from airflow_aml_data.core.storage.azure.account import AzureAccount
-from airflow_aml_data.errors import AmlDataError, DataChanged, FilesNotFound, InvalidPath, StorageError, StorageRefused
+from airflow_aml_data.errors import (
+    AmlDataError,
+    DataChanged,
+    FileKept,
+    FilesNotFound,
+    InvalidPath,
+    StorageError,
+    StorageRefused,
+)
 
 _sdk_log = logging.getLogger(f"{__name__}.requests")
 _sdk_log.setLevel(logging.WARNING)  # twenty lines for each request otherwise
@@ -31,6 +39,9 @@ _REFUSED_CHARACTERS = re.compile(r'["\\:|<>*?\x00-\x1f\x7f]')
 _SEGMENT_LIMIT, _PATH_LIMIT, _DEPTH_LIMIT = 255, 2048, 250
 _TRY_AGAIN = {408, 425, 429}
 _TRY_AGAIN_CODES = {"SharingViolation", "DeletePending", "FileLockConflict", "CannotDeleteFileOrDirectory"}
+NOT_THERE = {"ResourceNotFound", "ParentNotFound", "ResourceTypeMismatch", "InvalidResourceName"}
+"""What Azure Files says of a file that is not there; a folder may be."""
+
 _ROLE_TO_READ = "role 'Storage File Data Privileged Reader'"
 _ROLE_TO_WRITE = "role 'Storage File Data Privileged Contributor'"
 _PERMISSIONS: Mapping[str, str] = {
@@ -123,8 +134,10 @@ class Share:
             return StorageRefused(f"There is no {self}. Create the share, or correct the datastore.")
         if code == "ParentNotFound" and action in ("write", "copy"):
             return StorageError(f"The folder of {what} was removed while the file was written.")
-        if status == 404:
+        if status == 404 or (action == "delete" and code in NOT_THERE):
             return FilesNotFound(f"{path!r} is not in {self} any more.")
+        if action == "delete" and status in (409, 412) and code not in _TRY_AGAIN_CODES:
+            return FileKept(f"The store keeps {what}: end its lease, or make it writable. {answered}.")
         if status == 412 or (status == 416 and action == "read"):  # 416: it has become shorter
             return DataChanged(f"{what} was changed since it was listed or committed.")
         if status == 401 and self.account.renew(sign_in):
