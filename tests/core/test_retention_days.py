@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from airflow_aml_data import OutputFileDatasetConfig
-from airflow_aml_data.core.catalog import Catalog
+from airflow_aml_data import OutputFileDatasetConfig, Workspace
+from airflow_aml_data.core.catalog import Catalog, HistoryEntry
 from airflow_aml_data.core.compute.local import Command
 from airflow_aml_data.core.connect import ConnectedWorkspace
 from airflow_aml_data.core.identity import StepRun
 from airflow_aml_data.core.outputs import OutputReference
 from airflow_aml_data.core.plan import StepDeclaration
 from airflow_aml_data.core.retention.plan import RetentionScope, make_plan
+from airflow_aml_data.core.retention.reconcile import reconcile
 from airflow_aml_data.core.retention.sweep import sweep_plan
 from airflow_aml_data.core.step import run_step
 from airflow_aml_data.errors import DataDeleted, StepFailed
 from tests.core.steps import Steps
+
+pytestmark = pytest.mark.slow
 
 DAYS = 90
 KEPT_DAYS = 30
@@ -57,7 +64,10 @@ class Made:
 class Schedule:
     """A few DAGs, day after day.
 
-    :param broken: Reads that found their data gone although it was promised; there must be none.
+    :param open_runs: Runs that a person has cleared, and that wait to run again.
+    :param at_work: Steps that read, and what.
+    :param cleared: Tries that were made because a person cleared the step.
+    :param deleted: The history of deletions, at the end.
     """
 
     steps: Steps
@@ -67,16 +77,22 @@ class Schedule:
     made: list[Made] = field(default_factory=list)
     freed: int = 0
     open_runs: set[tuple[str, str]] = field(default_factory=set)
+    at_work: list[tuple[StepRun, Made]] = field(default_factory=list)
+    cleared: list[StepRun] = field(default_factory=list)
+    deleted: list[HistoryEntry] = field(default_factory=list)
 
     def now(self) -> datetime:
         return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=self.day)
 
-    def step(
-        self, *, inputs: Any = (), output: Any = None, fails: bool = False, run_id: str = ""
-    ) -> list[OutputReference]:
+    def next_run(self) -> StepRun:
         self.runs += 1
+        return StepRun(dag_id=f"dag{self.runs % 3}", run_id=f"run{self.runs}", task_id=f"step{self.runs}")
+
+    def step(
+        self, *, inputs: Any = (), output: Any = None, fails: bool = False, run: StepRun | None = None
+    ) -> list[OutputReference]:
         declared = StepDeclaration(
-            run=StepRun(dag_id=f"dag{self.runs % 3}", run_id=run_id or f"run{self.runs}", task_id=f"step{self.runs}"),
+            run=run or self.next_run(),
             command=["script"],
             inputs=inputs,
             outputs=[output] if output else [],
@@ -110,6 +126,42 @@ class Schedule:
             self.step(inputs=[each.reference.as_dataset().as_named_input("data").as_download()])
             each.touched = self.now()
 
+    def read_any(self) -> None:
+        """Somebody reads what is still there, also what may go today."""
+        if alive := [each for each in self.made if self._is_there(each)]:
+            oldest = min(alive, key=lambda each: each.touched)
+            self.step(inputs=[oldest.reference.as_dataset().as_named_input("data").as_download()])
+            oldest.touched = self.now()
+
+    def clear(self) -> None:
+        """A person clears a step: its next try writes again, beside what the first one wrote."""
+        if alive := [each for each in self.made if self._is_there(each)]:
+            first = self.steps.connected.catalog.get_output(self.shuffle.choice(alive).reference.output_id)
+            run = StepRun(
+                dag_id=first.dag_id, run_id=first.run_id, task_id=first.task_id, try_number=first.try_number + 1
+            )
+            if run not in self.cleared:
+                self.cleared.append(run)
+                (reference,) = self.step(output=OutputFileDatasetConfig("out").as_upload(), run=run)
+                self.made.append(Made(reference, self.now()))
+
+    def overlap(self) -> None:
+        """A step of another run reads for weeks, also while the retention DAG runs."""
+        if alive := [each for each in self.made if self._is_there(each) and not each.leased]:
+            each = self.shuffle.choice(alive)
+            run = self.next_run()
+            self.steps.connected.catalog.lease_outputs(run, [each.reference.output_id], lease_seconds=DAYS * 24 * 3600)
+            each.touched, each.leased = self.now(), True
+            self.at_work.append((run, each))
+
+    def end_overlap(self) -> None:
+        """It has read to its end, long after its data was due."""
+        if self.at_work and self.now() - self.at_work[0][1].touched > timedelta(days=KEPT_DAYS + 5):
+            run, each = self.at_work.pop(0)
+            assert self._is_there(each)
+            self.steps.connected.catalog.release_leases(run)
+            each.leased = False
+
     def pin(self) -> None:
         if alive := [each for each in self.made if self._is_there(each)]:
             each = self.shuffle.choice(alive)
@@ -126,11 +178,13 @@ class Schedule:
     def clean_up(self) -> None:
         catalog = self.steps.connected.catalog
         before = self._stored_bytes()
+        looked = reconcile(self.steps.connected, STORE)
+        assert (looked.unknown, looked.missing, looked.found) == ([], [], [])
         plan = make_plan(
             self.steps.connected, RetentionScope(datastores=(STORE,), maximum_share=1), self._open, by="test"
         )
-        if self.shuffle.random() < 0.1:
-            self.read()  # while a person thinks about the plan
+        if self.shuffle.random() < 0.5:
+            self.read_any()  # while a person thinks about the plan
         catalog.decide_plan(plan.id, approved=True, by="ann")
         done = sweep_plan(self.steps.connected, plan.id, self._open)
         assert done.state == "ended"
@@ -141,7 +195,7 @@ class Schedule:
         """Everything due is gone, all else is there."""
         for each in self.made:
             found = self.steps.connected.catalog.get_output(each.reference.output_id)
-            due = self.now() - each.touched >= timedelta(days=KEPT_DAYS)
+            due = self.now() - each.touched >= timedelta(days=KEPT_DAYS) and not each.leased
             protected = each.kept or (found.dag_id, found.run_id) in self.open_runs
             if protected and found.state != "deleted":
                 assert self._is_there(each)
@@ -157,29 +211,54 @@ class Schedule:
     def _stored_bytes(self) -> int:
         return sum(each.stat().st_size for each in self.steps.root.rglob("*") if each.is_file())
 
+    def live(self, days: Sequence[Sequence[str]]) -> None:
+        """Let things happen day after day, and clean up at the end of each."""
+        with pytest.MonkeyPatch.context() as patch:
+            catalog = Catalog(self.steps.connected.config.catalog_connection_string, now=self.now)
+            patch.setattr(ConnectedWorkspace, "catalog", property(lambda _: catalog))
+            for day, events in enumerate(days):
+                for number, event in enumerate(events):
+                    self.day = day + number / 20
+                    getattr(self, event)()
+                self.day = day + 0.9
+                self.clean_up()
+                self.check()
+            self.deleted = [each for each in catalog.history(limit=100_000) if each.event == "deleted"]
+            assert sum(int(each.detail.split(" bytes")[0].split()[-1]) for each in self.deleted) == self.freed
+            for each in self.made:
+                if not self._is_there(each):
+                    with pytest.raises(DataDeleted, match="run step"):
+                        self.step(inputs=[each.reference.as_dataset().as_named_input("data").as_download()])
+                    break
+            catalog.close()
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2])
-def test_ninety_days(steps: Steps, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    schedule = Schedule(steps, random.Random(seed))
-    catalog = Catalog(steps.connected.config.catalog_connection_string, now=schedule.now)
-    monkeypatch.setattr(ConnectedWorkspace, "catalog", property(lambda _: catalog))
-    for day in range(DAYS):
-        events = [schedule.produce] * 2 + [schedule.read] * 2
-        events += [
-            event for event in (schedule.fail, schedule.pin, schedule.leave_open) if schedule.shuffle.random() < 0.1
-        ]
-        schedule.shuffle.shuffle(events)
-        for number, event in enumerate(events):
-            schedule.day = day + number / 10
-            event()
-        schedule.day = day + 0.9
-        schedule.clean_up()
-        schedule.check()
 
-    deleted = [each for each in catalog.history(limit=100_000) if each.event == "deleted"]
-    assert sum(int(each.detail.split(" bytes")[0].split()[-1]) for each in deleted) == schedule.freed
-    assert len(deleted) > DAYS / 2
-    with pytest.raises(DataDeleted):
-        gone = next(each for each in schedule.made if not schedule._is_there(each))
-        schedule.step(inputs=[gone.reference.as_dataset().as_named_input("data").as_download()])
+EVENTS = ("produce", "read", "fail", "pin", "leave_open", "clear", "overlap", "end_overlap")
+
+
+def a_day(shuffle: random.Random) -> list[str]:
+    """What happens on a busy day, in any order."""
+    events = ["produce", "read"] * 2
+    events += [each for each in EVENTS[2:] if shuffle.random() < 0.15]
+    shuffle.shuffle(events)
+    return events
+
+
+def test_ninety_days(steps: Steps) -> None:
+    schedule = Schedule(steps, random.Random(1))
+    schedule.live([a_day(schedule.shuffle) for _ in range(DAYS)])
+    assert len(schedule.deleted) > DAYS / 2
+
+
+@settings(max_examples=8)
+@given(
+    days=st.lists(st.lists(st.sampled_from(EVENTS), max_size=3), min_size=KEPT_DAYS + 2, max_size=KEPT_DAYS + 10),
+    seed=st.integers(0, 99),
+)
+def test_whatever_happens_in_whatever_order(days: list[list[str]], seed: int, empty_catalog: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        home = Path(folder, "airflow_home", "azureml_workspace")
+        home.mkdir(parents=True)
+        shutil.copy(empty_catalog, home / "catalog.db")
+        patch.setenv("AIRFLOW_HOME", str(home.parent))
+        Schedule(Steps(Workspace(), Path(folder)), random.Random(seed)).live([["produce"], *days])
