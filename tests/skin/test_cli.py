@@ -217,7 +217,7 @@ def test_a_sweep_that_is_interrupted_goes_on_when_it_is_repeated(old, aml_data, 
         pytest.raises(SystemExit, match="Cut off"),
     ):
         patch.setattr(
-            LocalStorage, "delete_files", lambda *_: signal.raise_signal(signal.SIGINT)
+            LocalStorage, "delete_unchanged", lambda *_: signal.raise_signal(signal.SIGINT)
         )  # as from the keyboard
         aml_data("sweep", "1", "--approve", "--keep", kept)
     assert len(old.stored()) == 2
