@@ -11,7 +11,7 @@ import itertools
 import re
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from typing import NamedTuple
@@ -22,7 +22,17 @@ Buffer = bytes | bytearray | memoryview
 
 _VERSION = "2021-12-02"
 _PAGE = 5000
-_REASONS = {200: "OK", 201: "Created", 202: "Accepted", 206: "Partial Content", 304: "Not Modified", 404: "Not Found"}
+_REASONS = {
+    200: "OK",
+    201: "Created",
+    202: "Accepted",
+    206: "Partial Content",
+    304: "Not Modified",
+    404: "Not Found",
+    412: "Precondition Failed",
+}
+_IF_MATCH = re.compile(r"^If-Match: (\S+)\r$", re.IGNORECASE | re.MULTILINE)
+_LONG_AGO = formatdate(1_700_000_000, usegmt=True)
 _PREFIX_END = "\U0010ffff"
 
 
@@ -142,9 +152,16 @@ class Container:
             self.sorted_names = None
         self.blobs[name] = blob
 
-    def delete(self, name: str) -> bool:
+    def delete(self, name: str, etag: str = "") -> tuple[int, str]:
+        """Delete a blob, if it has the etag when there is one; status and code of the answer."""
+        found = self.blobs.get(name)
+        if found is None:
+            return 404, "BlobNotFound"
+        if etag.strip('"') not in ("", found.etag[1:-1]):
+            return 412, "ConditionNotMet"
         self.sorted_names = None
-        return self.blobs.pop(name, None) is not None
+        del self.blobs[name]
+        return 202, ""
 
 
 class Account:
@@ -153,6 +170,20 @@ class Account:
     def __init__(self) -> None:
         self._containers: dict[str, Container] = {}
         self._etags = itertools.count(0x8DE000000000000)
+
+    def fill(self, name: str, files: Iterable[tuple[str, Buffer]], etag: str) -> None:
+        """Make a container with blobs in it, all of one etag, without a request for each."""
+        container = self._containers[name] = Container()
+        for path, content in files:
+            blob = Blob(
+                blocks=[content],
+                etag=f'"{etag}"',
+                modified=_LONG_AGO,
+                content_type="application/octet-stream",
+                md5="",
+                metadata=[],
+            )
+            container.put(path, blob)
 
     def answer(self, request: Request, body: Buffer) -> Answer:
         """Do what a request says."""
@@ -173,7 +204,8 @@ class Account:
             case "PUT":
                 return self._put(request, container, blob, body)
             case "DELETE":
-                return Answer(202) if container.delete(blob) else _error(404, "BlobNotFound")
+                status, code = container.delete(blob, request.headers.get("if-match", ""))
+                return Answer(status) if status == 202 else _error(status, code)
         return _error(405, "UnsupportedHttpVerb")
 
     def _account(self, request: Request) -> Answer:
@@ -269,13 +301,15 @@ class Account:
         return (etag, modified), [f"ETag: {etag}", f"Last-Modified: {modified}"]
 
     def _batch(self, body: Buffer) -> Answer:
-        """Delete each blob that a part of the body names."""
+        """Delete each blob that a part of the body names, if it has the etag that is wanted."""
         parts = []
-        for number, target in enumerate(re.findall(r"^DELETE (\S+) HTTP", bytes(body).decode(), re.MULTILINE)):
-            path = _decoded(target.partition("?")[0]).removeprefix("/")
-            _, container, blob = path.split("/", 2)
-            status = 202 if container in self._containers and self._containers[container].delete(blob) else 404
-            why = "" if status == 202 else "x-ms-error-code: BlobNotFound\r\n"
+        for number, part in enumerate(bytes(body).decode().split("\r\nDELETE ")[1:]):
+            path = _decoded(part.partition(" ")[0].partition("?")[0]).removeprefix("/")
+            _, name, blob = path.split("/", 2)
+            wanted = _IF_MATCH.search(part)
+            container = self._containers.get(name) or Container()
+            status, code = container.delete(blob, wanted[1] if wanted else "")
+            why = f"x-ms-error-code: {code}\r\n" if code else ""
             parts.append(
                 f"--parts\r\nContent-Type: application/http\r\nContent-ID: {number}\r\n\r\n"
                 f"HTTP/1.1 {status} {_REASONS[status]}\r\n{why}x-ms-request-id: 0\r\n\r\n"

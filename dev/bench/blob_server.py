@@ -18,6 +18,7 @@ from typing import NamedTuple, cast
 import uvloop
 
 from dev.bench.blob_calls import Account, Buffer, Request
+from dev.bench.retention_data import FILE_BYTES, stored_outputs
 
 ACCOUNT = "bench"
 _HEAD_BYTES = 64 * 1024
@@ -33,6 +34,21 @@ class Server(NamedTuple):
 
     url: str
     process_id: int
+
+
+class Stored(NamedTuple):
+    """Outputs that a server has in each of some containers; see :func:`.stored_outputs`."""
+
+    containers: Sequence[str]
+    outputs: int
+    files: int
+    etag: str
+
+    def blobs(self) -> Iterator[tuple[str, Buffer]]:
+        content = b"x" * FILE_BYTES
+        for each in stored_outputs(self.outputs, self.files, self.etag):
+            yield from ((path, content) for path in each.files)
+            yield each.manifest_path, each.manifest
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -100,15 +116,21 @@ class Connection(asyncio.BufferedProtocol):
 
 
 @contextmanager
-def running_server(latency_ms: float = 0, certificate: Path | None = None, memory_bytes: int = 0) -> Iterator[Server]:
+def running_server(
+    latency_ms: float = 0, certificate: Path | None = None, memory_bytes: int = 0, stored: Stored | None = None
+) -> Iterator[Server]:
     """A server of its own on a free port.
 
     :param certificate: A PEM file with its key and certificate; None: plain http.
+    :param stored: What is in it from the beginning.
     :param memory_bytes: How much memory it takes from the system before it answers, so that no client has to wait for that.
     """
     command = [sys.executable, "-m", "dev.bench.blob_server", "--latency-ms", str(latency_ms)]
     command += ["--memory-bytes", str(memory_bytes)]
     command += ["--certificate", str(certificate)] if certificate else []
+    if stored:
+        numbers = ["--outputs", str(stored.outputs), "--files", str(stored.files)]
+        command += [*numbers, "--etag", stored.etag, "--fill", *stored.containers]
     process = subprocess.Popen(command, env=os.environ | _KEEP_MEMORY, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout
@@ -128,12 +150,14 @@ def take_memory(size_bytes: int) -> None:
         taken.clear()
 
 
-async def serve(latency_ms: float, certificate: str | None) -> None:
+async def serve(latency_ms: float, certificate: str | None, stored: Stored) -> None:
     """Serve until killed; print the port first."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) if certificate else None
     if context and certificate:
         context.load_cert_chain(certificate)
     account = Account()
+    for each in stored.containers:
+        account.fill(each, stored.blobs(), stored.etag)
     server = await asyncio.get_running_loop().create_server(
         lambda: Connection(account, latency_ms / 1000), "127.0.0.1", 0, ssl=context, backlog=1024
     )
@@ -146,9 +170,14 @@ def main() -> None:
     parser.add_argument("--latency-ms", type=float, default=0)
     parser.add_argument("--certificate")
     parser.add_argument("--memory-bytes", type=int, default=0)
+    parser.add_argument("--fill", nargs="*", default=[])
+    parser.add_argument("--outputs", type=int, default=0)
+    parser.add_argument("--files", type=int, default=0)
+    parser.add_argument("--etag", default="0x1")
     options = parser.parse_args()
+    stored = Stored(options.fill, options.outputs, options.files, options.etag)
     take_memory(options.memory_bytes)
-    uvloop.run(serve(options.latency_ms, options.certificate))
+    uvloop.run(serve(options.latency_ms, options.certificate, stored))
 
 
 if __name__ == "__main__":

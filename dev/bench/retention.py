@@ -23,13 +23,18 @@ from airflow_aml_data.core.catalog import Catalog
 from airflow_aml_data.core.identity import StepRun
 from airflow_aml_data.core.manifest import Manifest, ManifestEntry, manifest_path
 from airflow_aml_data.core.storage.local import LocalStorage
+from dev.bench.blob_server import Server, Stored, running_server
 from dev.bench.measured import Measured, measure
 from dev.bench.report import Report, Row
 from dev.bench.retention_contenders import STORE, VARIABLE
-from dev.bench.transfer_cases import workplace
+from dev.bench.retention_data import FILE_BYTES, stored_outputs
+from dev.bench.transfer_cases import Store, programs, workplace
+from dev.bench.transfer_contenders import AZCOPY_OPTIONS, azcopy_environment, wasb_environment
+from dev.bench.transfers import KEY
 from tests.postgres import PostgresServer
 
-OUTPUTS = 1_000_000
+OUTPUTS, LISTED, SWEPT = 1_000_000, 1_000_000, 100_000
+ETAG = "0x8DE0000000000001"
 PLAN_SECONDS, MEMORY_MB = 10, 200
 
 _COLUMNS = (
@@ -58,6 +63,89 @@ def run(report: Report) -> None:
         with rows.open("w", newline="") as file:
             csv.writer(file).writerows(outputs(root, datetime.now(UTC)))
         _report_plans(report, folder, root, rows)
+    with workplace() as folder:
+        _report_listing(report, folder)
+    with workplace() as folder:
+        _report_sweep(report, folder)
+
+
+def _report_listing(report: Report, folder: Path) -> None:
+    """Ours lists everything and compares it with the catalog; WasbHook lists a tenth."""
+    stored = Stored(["store"], LISTED // 100, 99, ETAG)
+    with running_server(stored=stored) as server:
+        told = _told(server, folder, stored, "store")
+        theirs, printed = _measure("wasb_list", told | {"prefix": "dataset/dag.run000"})
+        few = json.loads(printed)["files"]
+        ours, printed = _measure("reconcile", told)
+    if json.loads(printed) != {"files": LISTED, "unknown": 0, "missing": 0}:
+        raise RuntimeError(f"{LISTED} files are stored, and the catalog knows all of them: {printed}")
+    rates = {"ours": LISTED / ours.seconds, "theirs": few / theirs.seconds}
+    name = f"{LISTED:,} blobs compared with the catalog (theirs: WasbHook lists {few:,})"
+    report.add(Row(name=name, **rates, unit="blobs/s", better="higher", target=30))
+    memory = Row(name="  its peak memory", ours=ours.memory_mb, theirs=theirs.memory_mb, unit="MB", most=MEMORY_MB)
+    report.add(memory)
+
+
+def _report_sweep(report: Report, folder: Path) -> None:
+    """Ours judges each output again, deletes by etag, and writes the history; theirs delete what a prefix has."""
+    stored = Stored(["ours", "wasb_hook", "azcopy"], SWEPT // 100, 99, ETAG)
+    tools, rates = programs(), {}
+    with running_server(stored=stored) as server:
+        told = _told(server, folder, stored, "ours")
+        plan = json.loads(_measure("plan", told | {"maximum_share": 1, "approve": True})[1])
+        ours, printed = _measure("sweep", told | {"plan": plan["plan"]})
+        if json.loads(printed)["files"] != SWEPT:
+            raise RuntimeError(f"{SWEPT} files were to be deleted: {printed}")
+        data = SWEPT // 100 * 99
+        theirs, _ = _measure("wasb_delete", _told(server, folder, stored, "wasb_hook"))
+        rates["WasbHook"] = data / theirs.seconds, 10
+        address = f"{server.url}/azcopy/dataset?{Store(url=server.url, key=KEY).sas}"
+        command = [tools.azcopy.absolute(), "remove", address, "--from-to=BlobTrash", *AZCOPY_OPTIONS]
+        took, _ = measure(command, os.environ | azcopy_environment(tools.azcopy.absolute(), str(folder)))
+        rates["azcopy remove"] = data / took.seconds, 3
+        left = {each: len(Store(url=server.url, key=KEY).sizes(each, "dataset")) for each in stored.containers}
+    if any(left.values()):
+        raise RuntimeError(f"Files are left: {left}")
+    for name, (rate, target) in rates.items():
+        title = f"{SWEPT:,} blobs swept (theirs: {name})"
+        report.add(
+            Row(name=title, ours=SWEPT / ours.seconds, theirs=rate, unit="blobs/s", better="higher", target=target)
+        )
+    report.add(Row(name="  its peak memory", ours=ours.memory_mb, theirs=theirs.memory_mb, unit="MB"))
+
+
+def _told(server: Server, folder: Path, stored: Stored, container: str) -> dict[str, Any]:
+    """A workspace with the container as its datastore, and a new catalog of the outputs in it, 40 days old."""
+    url = f"sqlite:///{folder / container}.db"
+    catalog = Catalog(url)
+    catalog.check()
+    catalog.close()
+    then = _text(datetime.now(UTC) - timedelta(days=40))
+    rows = folder / f"{container}.csv"
+    with rows.open("w", newline="") as file:
+        csv.writer(file).writerows(
+            (
+                *(
+                    each.id,
+                    each.run.dag_id,
+                    each.run.run_id,
+                    each.run.task_id,
+                    -1,
+                    1,
+                    each.run.id,
+                    "out",
+                    STORE,
+                    each.path,
+                ),
+                *("upload", "committed", len(each.files), len(each.files) * FILE_BYTES, each.manifest_path),
+                *(each.manifest_digest, then, then, None, False, None),
+            )
+            for each in stored_outputs(stored.outputs, stored.files, stored.etag)
+        )
+    _fill_sqlite(url, rows, has_datasets=False)
+    store = {"kind": "azure_blob", "container_name": container, "conn_id": "bench", "verify_uploads": False}
+    connection = Store(url=server.url, key=KEY).connection_string
+    return {"store": store, "catalog": url, "home": str(folder), "connection_string": connection}
 
 
 def outputs(root: Path, now: datetime) -> Iterator[tuple[Any, ...]]:
@@ -124,14 +212,15 @@ def _report_plans(report: Report, folder: Path, root: Path, rows: Path) -> None:
         server.stop()
 
 
-def _fill_sqlite(url: str, rows: Path) -> None:
+def _fill_sqlite(url: str, rows: Path, has_datasets: bool = True) -> None:
     with sqlite3.connect(url.removeprefix("sqlite:///")) as connection, rows.open(newline="") as file:
         marks = ", ".join("?" * len(_COLUMNS))
         cells = ([cell or None for cell in row] for row in csv.reader(file))
         booleans = ([*row[:19], 0, row[20]] for row in cells)
         connection.execute("PRAGMA synchronous=OFF")
         connection.executemany(f"INSERT INTO aml_outputs ({', '.join(_COLUMNS)}) VALUES ({marks})", booleans)
-        _register(connection, rows, "?")
+        if has_datasets:
+            _register(connection, rows)
         connection.execute("ANALYZE")
 
 
@@ -159,16 +248,17 @@ def _fill_postgres(url: str, rows: Path) -> None:
 _VERSION_COLUMNS = "name, version, dataset_id, definition, description, tags, output_id, created_at"
 
 
-def _register(connection: sqlite3.Connection, rows: Path, mark: str) -> None:
+def _register(connection: sqlite3.Connection, rows: Path) -> None:
     versions = list(registered(rows))
     names = [(each[0], 1, each[7]) for each in versions]
     connection.executemany("INSERT INTO aml_datasets (name, latest, created_at) VALUES (?, ?, ?)", names)
-    marks = ", ".join([mark] * 8)
+    marks = ", ".join("?" * 8)
     connection.executemany(f"INSERT INTO aml_dataset_versions ({_VERSION_COLUMNS}) VALUES ({marks})", versions)
 
 
 def _measure(what: str, told: Mapping[str, Any]) -> tuple[Measured, str]:
-    environment = os.environ | {VARIABLE: json.dumps(told), "AIRFLOW_HOME": f"{told['home']}/airflow"}
+    known = wasb_environment(told.get("connection_string", ""), told["home"])
+    environment = os.environ | known | {VARIABLE: json.dumps(told)}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # compiled once, as anywhere
     took, printed = measure([sys.executable, "-m", "dev.bench.retention_contenders", what], environment)
     first, *_, last = printed.splitlines()

@@ -33,8 +33,12 @@ def connected(told: dict[str, Any]) -> Any:
 def plan(told: dict[str, Any]) -> None:
     from airflow_aml_data.core.retention.plan import RetentionScope, make_plan
 
-    made = make_plan(connected(told), RetentionScope(datastores=(STORE,)), _nobody, by="bench")
-    print(json.dumps({"outputs": made.outputs, "files": made.files, "kept": dict(made.kept)}))
+    workspace = connected(told)
+    scope = RetentionScope(datastores=(STORE,), maximum_share=told.get("maximum_share", 0.5))
+    made = make_plan(workspace, scope, _nobody, by="bench")
+    if told.get("approve"):
+        workspace.catalog.decide_plan(made.id, approved=True, by="bench")
+    print(json.dumps({"plan": made.id, "outputs": made.outputs, "files": made.files, "kept": dict(made.kept)}))
 
 
 def read(told: dict[str, Any]) -> None:

@@ -105,20 +105,24 @@ class Store:
         found = (each for page in obstore.list(client, path) for each in page)
         return {each["path"].removeprefix(f"{path}/"): each["size"] for each in found}
 
-    def transfer(self, container: str, path: str, folder: Path, home: Path) -> Transfer:
+    @property
+    def sas(self) -> str:
+        """A token for everything in it."""
         from azure.storage.blob import AccountSasPermissions, ResourceTypes, generate_account_sas
 
-        sas = generate_account_sas(
+        return generate_account_sas(
             self.url.rpartition("/")[2],
             self.key,
             ResourceTypes(service=True, container=True, object=True),
             AccountSasPermissions(read=True, write=True, delete=True, list=True, add=True, create=True),
             datetime.now(UTC) + timedelta(days=1),
         )
+
+    def transfer(self, container: str, path: str, folder: Path, home: Path) -> Transfer:
         return Transfer(
             url=self.url,
             connection_string=self.connection_string,
-            sas=sas,
+            sas=self.sas,
             container=container,
             path=path,
             folder=str(folder),
@@ -302,7 +306,8 @@ class Bench:
             command, variables = make(getattr(self._programs, contender).absolute(), transfer, what)
             return measure(command, environment | variables)
         script = Path(__file__).with_name("transfer_contenders.py")
-        took, printed = measure([sys.executable, script, contender, what], environment | wasb_environment(transfer))
+        environment |= wasb_environment(transfer.connection_string, transfer.home)
+        took, printed = measure([sys.executable, script, contender, what], environment)
         if contender in ("ours", "wasb_hook"):
             return took.without(**json.loads(printed.splitlines()[0])), printed
         return took, printed

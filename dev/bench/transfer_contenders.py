@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from airflow_aml_data.core.connect import ConnectedWorkspace
 
 TRANSFER_VARIABLE = "BENCH_TRANSFER"
+AZCOPY_OPTIONS = ("--recursive", "--check-version=false", "--log-level=NONE", "--output-level=essential")
 _THREADS = 16
 
 
@@ -69,16 +70,20 @@ def azcopy(program: Path, transfer: Transfer, direction: str) -> tuple[list[str]
     places = [f"{transfer.folder}/*", f"{address}?{transfer.sas}"]
     if direction == "down":
         places = [f"{address}/*?{transfer.sas}", transfer.folder]
-    options = ["--recursive", "--check-version=false", "--log-level=NONE", "--output-level=essential"]
     command = [
         str(program),
         "copy",
         *places,
         f"--from-to={'BlobLocal' if direction == 'down' else 'LocalBlob'}",
-        *options,
+        *AZCOPY_OPTIONS,
     ]
-    folders = {f"AZCOPY_{each}_LOCATION": f"{transfer.home}/azcopy" for each in ("LOG", "JOB_PLAN")}
-    return command, {**folders, "AZCOPY_DISABLE_SYSLOG": "true", "LD_LIBRARY_PATH": str(program.parent)}
+    return command, azcopy_environment(program, transfer.home)
+
+
+def azcopy_environment(program: Path, home: str) -> dict[str, str]:
+    """What it wants there."""
+    folders = {f"AZCOPY_{each}_LOCATION": f"{home}/azcopy" for each in ("LOG", "JOB_PLAN")}
+    return {**folders, "AZCOPY_DISABLE_SYSLOG": "true", "LD_LIBRARY_PATH": str(program.parent)}
 
 
 def rclone(program: Path, transfer: Transfer, direction: str) -> tuple[list[str], dict[str, str]]:
@@ -205,9 +210,9 @@ def import_before_the_clock(*modules: str) -> None:
     print(json.dumps(took), flush=True)
 
 
-def wasb_environment(transfer: Transfer) -> dict[str, str]:
-    connection = {"conn_type": "wasb", "extra": {"connection_string": transfer.connection_string}}
-    return {"AIRFLOW_CONN_BENCH": json.dumps(connection), "AIRFLOW_HOME": f"{transfer.home}/airflow"}
+def wasb_environment(connection_string: str, home: str) -> dict[str, str]:
+    connection = {"conn_type": "wasb", "extra": {"connection_string": connection_string}}
+    return {"AIRFLOW_CONN_BENCH": json.dumps(connection), "AIRFLOW_HOME": f"{home}/airflow"}
 
 
 def main() -> None:

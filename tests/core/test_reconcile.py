@@ -17,7 +17,7 @@ from airflow_aml_data.core.identity import STEP_RUN_ID, StepRun
 from airflow_aml_data.core.retention.plan import RetentionScope, make_plan
 from airflow_aml_data.core.retention.reconcile import Reconciliation, _groups, _Texts, reconcile
 from airflow_aml_data.core.retention.sweep import sweep_plan
-from airflow_aml_data.core.storage.base import StoredFile
+from airflow_aml_data.core.storage.base import StoredFile, Survey
 from airflow_aml_data.errors import DataChanged, InvalidConfiguration
 from tests.core.steps import READ, Steps
 from tests.core.test_retention import STORE, Calendar, calendar, nobody  # noqa: F401
@@ -135,6 +135,14 @@ def test_outputs_whose_files_are_gone_cannot_be_read_until_they_are_there_again(
     assert events == ["found", "missing", "committed", "begun"]
 
 
+def test_an_output_of_empty_files_is_there(steps):
+    steps.run(
+        "import sys\nopen(sys.argv[1] + '/_SUCCESS', 'w')", arguments=[OutputFileDatasetConfig("out").as_upload()]
+    )
+    found = look(steps)
+    assert (found.missing, found.unknown) == ([], [])
+
+
 def test_one_of_two_outputs_of_a_step_is_gone(steps):
     outputs = [OutputFileDatasetConfig(name).as_upload() for name in ("one", "two")]
     script = "import sys\nfor each in sys.argv[1:]: open(each + '/a', 'w').write('x')"
@@ -197,7 +205,7 @@ def test_every_file_of_a_step_run_is_counted_once_in_any_order(paths, is_sorted)
         if found := STEP_RUN_ID.search(each):
             expected[each[: found.end()]] = expected.get(each[: found.end()], 0) + 1
     seen, counted = _Texts(), dict[str, int]()
-    for group in _groups((StoredFile(each, 1, "e", 1.0) for each in files), seen):
+    for group in _groups(Survey.of(StoredFile(each, 1, "e", 1.0) for each in files), seen):
         counted[group.path] = counted.get(group.path, 0) + group.files
     assert counted == expected
     assert all(each in seen for each in expected)

@@ -87,6 +87,16 @@ class StorageContract:
         with pytest.raises(InvalidPath):
             list(storage.list_reserved("../x"))
 
+    def test_a_survey_has_every_file_once(self, storage, put):
+        put("a.txt", "d/b", "d/e/c")
+        storage.write_bytes(".aml_data/manifests/x", b"m")
+        listed = [*storage.list_files(""), *storage.list_reserved()]
+        for path in ("", "d", ".aml_data"):
+            found = [each for survey in storage.survey(path) for each in zip(*survey, strict=True)]
+            files = [each for each in found if each[1]]  # the others are marks of folders
+            expected = [each for each in listed if not path or each.path.startswith(f"{path}/")]
+            assert sorted(files) == sorted((each.path, each.size_bytes, each.modified) for each in expected)
+
     def test_a_listed_file_has_size_time_and_an_etag_that_changes_with_the_content(self, storage, put):
         put("a", content="x")
         first = only(storage, "a")

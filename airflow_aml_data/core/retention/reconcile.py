@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from airflow_aml_data.core.connect import ConnectedWorkspace
 from airflow_aml_data.core.identity import RESERVED_FOLDER, STEP_RUN_ID
 from airflow_aml_data.core.outputs import DEFAULT_PATH
 from airflow_aml_data.core.retention.rules import ABANDONED_DAYS
-from airflow_aml_data.core.storage.base import Storage, StoredFile
+from airflow_aml_data.core.storage.base import Storage, Survey
 from airflow_aml_data.core.storage.retry import Requests
 from airflow_aml_data.errors import InvalidConfiguration
 
@@ -30,7 +31,6 @@ log = logging.getLogger(__name__)
 _STAGING = f"{RESERVED_FOLDER}/staging/"
 _UNDONE = ("writing", "abandoned", "deleting")
 """States of outputs whose staging areas somebody may still need."""
-_TOLD = 100_000
 _THREADS = 16
 
 
@@ -158,7 +158,7 @@ class _Group:
 class _Looked:
     """What a listing has shown.
 
-    :param seen: Folders of step runs and of their outputs.
+    :param seen: Folders of step runs and of their outputs, where a file has something in it.
     :param groups: By path, those that nobody accounts for.
     """
 
@@ -176,10 +176,12 @@ class _Looked:
 
 def _look(storage: Storage, known: _Known, progress: Callable[[int], None]) -> _Looked:
     looked = _Looked(_Texts(), {})
-    for group in _groups(_managed_files(storage, _outermost(known.folders), progress), looked.seen):
+    for group in _groups(_surveys(storage, _outermost({*known.folders, RESERVED_FOLDER}), progress), looked.seen):
         looked.files += group.files
         looked.size_bytes += group.size_bytes
-        if not known.accounts_for(group):
+        if group.size_bytes and not known.accounts_for(
+            group
+        ):  # what is empty may be the mark of a folder, and costs nothing
             before = looked.groups.setdefault(group.path, group)
             if before is not group:  # a listing may come back to a folder
                 before.files += group.files
@@ -219,39 +221,35 @@ def _really_missing(storage: Storage, outputs: Sequence[KnownOutput]) -> list[Kn
     return missing
 
 
-def _managed_files(storage: Storage, folders: Iterable[str], progress: Callable[[int], None]) -> Iterator[StoredFile]:
-    listed = 0
-    for source in (*(storage.list_files(each) for each in folders), storage.list_reserved()):
-        for file in source:
-            yield file
-            listed += 1
-            if listed == _TOLD:
-                progress(listed)
-                listed = 0
-    progress(listed)
+def _surveys(storage: Storage, folders: Iterable[str], progress: Callable[[int], None]) -> Iterator[Survey]:
+    for folder in folders:
+        for survey in storage.survey(folder):
+            progress(len(survey.paths))
+            yield survey
 
 
-def _groups(files: Iterable[StoredFile], seen: _Texts) -> Iterator[_Group]:
-    """Files by step run, as they come; the folders of outputs are added to what was seen."""
-    group, below, output = _Group(path="", step_run_id=""), "\0", "\0"
-    for file in files:
-        if not file.path.startswith(below):
-            if group.files:
-                yield group
-            path, step_run_id = _folder(file.path)
-            if not path:  # the user's own
-                group, below = _Group(path="", step_run_id=""), "\0"
-                continue
-            group, below = _Group(path, step_run_id), f"{path}/"
-            seen.add(path)
-        if not file.path.startswith(output) and file.path != output[:-1]:
-            inner = file.path[len(below) :].partition("/")[0]
-            output = f"{below}{inner}/"
+def _groups(surveys: Iterable[Survey], seen: _Texts) -> Iterator[_Group]:
+    """Files by step run, as they come; the folders of outputs that have a file with something in it are added to what was seen."""
+    group, below, output, is_seen = _Group(path="", step_run_id=""), "\0", "\0", True
+    for path, size, changed in chain.from_iterable(zip(*survey, strict=True) for survey in surveys):
+        if not path.startswith(output):
+            if not path.startswith(below):
+                if group.files:
+                    yield group
+                folder, step_run_id = _folder(path)
+                group, below = _Group(folder, step_run_id), f"{folder}/" if folder else "\0"
+                if not folder:  # the user's own
+                    output = "\0"
+                    continue
+            output, is_seen = f"{below}{path[len(below) :].partition('/')[0]}/", False
+        if size and not is_seen:
+            is_seen = True
             seen.add(output[:-1])
+            seen.add(group.path)
         group.files += 1
-        group.size_bytes += file.size_bytes
-        if file.modified is not None and file.modified > group.changed:
-            group.changed = file.modified
+        group.size_bytes += size
+        if changed > group.changed:
+            group.changed = changed
     if group.files:
         yield group
 

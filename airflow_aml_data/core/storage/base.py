@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
@@ -14,6 +15,8 @@ from airflow_aml_data.core.connections import ConnectionFields
 from airflow_aml_data.core.identity import RESERVED_FOLDER
 from airflow_aml_data.core.manifest import LocalFile
 from airflow_aml_data.errors import InvalidConfiguration, InvalidPath, MissingExtra, UnsupportedDatastore
+
+_SURVEYED = 5000
 
 
 class StoredFile(NamedTuple):
@@ -46,6 +49,27 @@ class Deletion(NamedTuple):
     file: StoredFile
     outcome: Outcome
     reason: str = ""
+
+
+class Survey(NamedTuple):
+    """Many files of a store, as far as an inventory has to know them.
+
+    :param paths: Relative to the datastore's root.
+    :param sizes_bytes: Of each.
+    :param modified: When each was last written, in seconds since the epoch.
+    """
+
+    paths: Sequence[str]
+    sizes_bytes: Sequence[int]
+    modified: Sequence[float]
+
+    @classmethod
+    def of(cls, files: Iterable[StoredFile]) -> Iterator[Survey]:
+        """The same for stores whose listings are not faster when they say less."""
+        left = iter(files)
+        while batch := list(islice(left, _SURVEYED)):
+            paths, sizes, _, modified, _ = zip(*batch, strict=True)
+            yield cls(paths, sizes, [each or 0.0 for each in modified])
 
 
 class Placement(NamedTuple):
@@ -96,6 +120,9 @@ class Storage(FileSource, Protocol):
 
     def check(self) -> str:
         """Say in a few words what this is and whether it can be written, or raise."""
+
+    def survey(self, path: str) -> Iterator[Survey]:
+        """Every file below a folder, also of the folder reserved for this package; marks of folders may be among them. Any order."""
 
     def list_reserved(self, path: str = RESERVED_FOLDER) -> Iterator[StoredFile]:
         """Every file in the folder reserved for this package, or in one below it: manifests, and what is staged. Any order."""

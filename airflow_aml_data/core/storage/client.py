@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from airflow_aml_data.core.storage.base import StoredFile
+from airflow_aml_data.core.storage.base import StoredFile, Survey
 from airflow_aml_data.errors import AmlDataError
 
 if TYPE_CHECKING:
@@ -51,6 +51,9 @@ class ObjectClient(Protocol):
 
         Each has an etag without quotes, the time of its last change, and a checksum ``md5:`` where the store keeps one.
         """
+
+    def survey(self, prefix: str) -> Iterator[Survey]:
+        """The same in large parts, with little of each file; marks of folders may be among them, and the reserved folder is."""
 
     def read(self, file: StoredFile, start: int, length: int) -> Buffer:
         """Bytes of a file from ``start`` on; only of the version with the file's etag when it has one."""

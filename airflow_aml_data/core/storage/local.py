@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 
 from airflow_aml_data.core.identity import RESERVED_FOLDER
@@ -19,6 +20,7 @@ from airflow_aml_data.core.storage.base import (
     Progress,
     Storage,
     StoredFile,
+    Survey,
     check_inside,
     check_options,
 )
@@ -93,6 +95,10 @@ class LocalStorage:
                 yield _stored(path, status.st_size, status.st_mtime_ns)
             elif start.is_dir():
                 yield from self._walk(str(start), path)
+
+    def survey(self, path: str) -> Iterator[Survey]:
+        start = self._inside(path, reserved=True)
+        return Survey.of(chain(self._list(path, start), () if path else self.list_reserved()))
 
     def list_reserved(self, path: str = RESERVED_FOLDER) -> Iterator[StoredFile]:
         return self._list(path, self._inside(path, reserved=True))

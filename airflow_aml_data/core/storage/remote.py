@@ -14,7 +14,7 @@ from types import MappingProxyType
 from airflow_aml_data.core.identity import RESERVED_FOLDER
 from airflow_aml_data.core.manifest import LocalFile
 from airflow_aml_data.core.storage import retry, undo
-from airflow_aml_data.core.storage.base import Deletion, Placement, Progress, Storage, StoredFile, check_inside
+from airflow_aml_data.core.storage.base import Deletion, Placement, Progress, Storage, StoredFile, Survey, check_inside
 from airflow_aml_data.core.storage.batches import in_batches
 from airflow_aml_data.core.storage.client import ObjectClient
 from airflow_aml_data.core.storage.fetch import fetch, is_whole, read_exactly, read_whole
@@ -76,6 +76,9 @@ class RemoteStorage:
         check_inside(path, self.name)
         found = self.client.list_files(path)
         return found if path else (each for each in found if not each.path.startswith(f"{RESERVED_FOLDER}/"))
+
+    def survey(self, path: str) -> Iterator[Survey]:
+        return self.client.survey(check_inside(path, self.name, reserved=True))
 
     def list_reserved(self, path: str = RESERVED_FOLDER) -> Iterator[StoredFile]:
         return self.client.list_files(check_inside(path, self.name, reserved=True))

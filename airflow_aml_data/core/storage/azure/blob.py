@@ -19,7 +19,7 @@ from obstore.store import AzureStore
 from airflow_aml_data.core.storage import retry
 from airflow_aml_data.core.storage.azure.account import ACCOUNT_OPTIONS, azure_account, obstore_options
 from airflow_aml_data.core.storage.azure.deleting import delete_blobs
-from airflow_aml_data.core.storage.azure.listing import list_page, list_pages
+from airflow_aml_data.core.storage.azure.listing import list_page, list_pages, survey_pages
 from airflow_aml_data.core.storage.azure.rest import (
     CONNECT_SECONDS,
     REQUEST_SECONDS,
@@ -27,7 +27,7 @@ from airflow_aml_data.core.storage.azure.rest import (
     Container,
 )
 from airflow_aml_data.core.storage.azure.tokens import ObstoreTokens
-from airflow_aml_data.core.storage.base import DatastoreConfig, StoredFile, check_options
+from airflow_aml_data.core.storage.base import DatastoreConfig, StoredFile, Survey, check_options
 from airflow_aml_data.core.storage.client import ObjectClient
 from airflow_aml_data.core.storage.remote import RemoteStorage
 from airflow_aml_data.core.storage.retry import Requests
@@ -95,6 +95,9 @@ class BlobClient:
         return str(self._container)
 
     def check_name(self, path: str) -> None:
+        is_plain = path.isprintable() and not ("//" in path or "/." in path or "\\" in path)
+        if is_plain and path[:1] not in "./" and path[-1] != "/":
+            return  # as nearly all are
         if _NOT_A_PATH.search(path):
             raise InvalidPath(
                 f"{path!r} cannot be a path in {self.describe()}: its segments may not be empty, '.' or '..', nor hold a backslash, "
@@ -120,6 +123,9 @@ class BlobClient:
             for each in page.files:
                 self.check_name(each.path)
                 yield each
+
+    def survey(self, prefix: str) -> Iterator[Survey]:
+        return survey_pages(self._container, f"{prefix}/" if prefix else "")
 
     def read(self, file: StoredFile, start: int, length: int) -> Buffer:
         if file.size_bytes == 0:

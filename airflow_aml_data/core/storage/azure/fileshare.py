@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from time import sleep
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from airflow_aml_data.core.identity import RESERVED_FOLDER
 from airflow_aml_data.core.storage import retry
 from airflow_aml_data.core.storage.azure.account import ACCOUNT_OPTIONS, azure_account
 from airflow_aml_data.core.storage.azure.share import NOT_THERE, Share, error_code
-from airflow_aml_data.core.storage.base import DatastoreConfig, StoredFile, check_options
+from airflow_aml_data.core.storage.base import DatastoreConfig, StoredFile, Survey, check_options
 from airflow_aml_data.core.storage.client import ObjectClient
 from airflow_aml_data.core.storage.remote import RemoteStorage
 from airflow_aml_data.core.storage.retry import Requests
@@ -101,6 +102,9 @@ class FileShareClient:
             files, more = running.popleft()()
             left += more
             yield from files
+
+    def survey(self, prefix: str) -> Iterator[Survey]:
+        return Survey.of(chain(self.list_files(prefix), () if prefix else self.list_files(RESERVED_FOLDER)))
 
     def read(self, file: StoredFile, start: int, length: int) -> Buffer:
         client = self._file(file.path)
