@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from airflow_aml_data.core.catalog import NewDatasetVersion, PlannedDeletion, PlannedFile
+from airflow_aml_data.core.catalog import FinishedDeletion, NewDatasetVersion, PlannedDeletion, PlannedFile
 from airflow_aml_data.errors import DataChanged, DataDeleted, InvalidDeclaration, PlanNotReady
 from tests.catalog.conftest import make_output, make_run, write_output
 
@@ -38,7 +38,7 @@ def test_a_plan_is_numbered_and_keeps_what_it_was_given(fresh_catalog, clock, pl
     assert (plan.state, plan.created_by, plan.created_at) == ("planned", "test", clock())
     assert (plan.outputs, plan.files, plan.size_bytes, plan.deleted_files) == (1, 2, 15, 0)
     assert (plan.settings, plan.kept, plan.managed_bytes) == ({"a": 1}, {"pinned by ann": [2, 30]}, {"lake": 100})
-    assert fresh_catalog.planned_files(plan.id, output_id) == sorted(FILES)
+    assert fresh_catalog.planned_files(plan.id, [output_id]) == {output_id: sorted(FILES)}
     (entry,) = fresh_catalog.plan_entries(plan.id)
     assert (entry.output_id, entry.datastore, entry.path, entry.reason) == (output_id, "lake", "data/prepared", "old")
     another = fresh_catalog.create_plan([], by="test", settings={}, kept={}, managed={}, stopped=True)
@@ -71,8 +71,8 @@ def test_a_claimed_output_cannot_be_read_and_one_that_is_deleted_says_by_which_p
     with pytest.raises(DataDeleted, match=f"'prepared' was being deleted by plan {plan.id}"):
         fresh_catalog.lease_outputs(make_run("train"), [output_id], lease_seconds=60)
 
-    fresh_catalog.finish_deletion(plan.id, output_id, files=2, size_bytes=15)
-    fresh_catalog.finish_deletion(plan.id, output_id, files=2, size_bytes=15)
+    fresh_catalog.finish_deletion(plan.id, [FinishedDeletion(output_id, 2, 15)])
+    fresh_catalog.finish_deletion(plan.id, [FinishedDeletion(output_id, 2, 15)])
 
     with pytest.raises(
         DataDeleted, match=f"deleted on 2026-01-31 by plan {plan.id}: run step 'prepare' of DAG 'sales'"
@@ -150,7 +150,7 @@ def test_bytes_are_counted_by_datastore(fresh_catalog, output_id, plan):
     assert fresh_catalog.managed_bytes() == {"lake": 5_000_000_000}
     fresh_catalog.decide_plan(plan.id, approved=True, by="ann")
     fresh_catalog.claim_for_deletion(plan.id, [output_id], may_go)
-    fresh_catalog.finish_deletion(plan.id, output_id, files=2, size_bytes=15)
+    fresh_catalog.finish_deletion(plan.id, [FinishedDeletion(output_id, 2, 15)])
     assert fresh_catalog.managed_bytes() == {}
 
 

@@ -13,6 +13,7 @@ from airflow_aml_data.core.catalog.records import (
     Candidate,
     CommittedOutput,
     DatasetVersion,
+    FinishedDeletion,
     HistoryEntry,
     KnownOutput,
     NewDatasetVersion,
@@ -462,10 +463,10 @@ class Catalog:
         with self._database.reading() as connection:
             return plans.entries(connection, number)
 
-    def planned_files(self, number: int, output_id: str) -> list[PlannedFile]:
-        """The files of one output of a plan, by path."""
+    def planned_files(self, number: int, output_ids: Sequence[str]) -> dict[str, list[PlannedFile]]:
+        """The files of some outputs of a plan: output id to them, by path."""
         with self._database.reading() as connection:
-            return plans.files_of(connection, number, output_id)
+            return plans.files_of(connection, number, output_ids)
 
     def decide_plan(
         self, number: int, *, approved: bool, by: str, is_person: bool = True, keep: Sequence[str] = ()
@@ -497,11 +498,11 @@ class Catalog:
         with self._database.writing() as connection:
             return plans.claim(connection, number, output_ids, why_kept=why_kept, now=now)
 
-    def finish_deletion(self, number: int, output_id: str, *, files: int, size_bytes: int, detail: str = "") -> None:
-        """Note what was deleted of a claimed output. May be repeated: the first call counts."""
+    def finish_deletion(self, number: int, done: Sequence[FinishedDeletion]) -> None:
+        """Note what was deleted of claimed outputs. May be repeated: of each, the first call counts."""
         now = self._now()
         with self._database.writing() as connection:
-            plans.finish(connection, number, output_id, files=files, size_bytes=size_bytes, detail=detail, now=now)
+            plans.finish(connection, number, done, now=now)
 
     def end_plan(self, number: int) -> Plan:
         """Close a plan of which nothing is left to do, and return it."""

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, case, func, insert, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
 from airflow_aml_data.core.catalog import history, leases
 from airflow_aml_data.core.catalog.records import (
     Candidate,
+    FinishedDeletion,
     Plan,
     PlanEntry,
     PlannedDeletion,
@@ -266,11 +267,17 @@ def entries(connection: Connection, number: int) -> list[PlanEntry]:
     return [PlanEntry(**row) for row in connection.execute(query).mappings()]
 
 
-def files_of(connection: Connection, number: int, output_id: str) -> list[PlannedFile]:
-    """The files of one output of a plan, by path."""
+def files_of(connection: Connection, number: int, output_ids: Sequence[str]) -> dict[str, list[PlannedFile]]:
+    """The files of some outputs of a plan, by path."""
     columns = [plan_files.c[name] for name in PlannedFile._fields]
-    query = select(*columns).where(plan_files.c.plan_id == number, plan_files.c.output_id == output_id)
-    return [PlannedFile(*row) for row in connection.execute(query.order_by(plan_files.c.path))]
+    found: dict[str, list[PlannedFile]] = {each: [] for each in output_ids}
+    for batch in leases.batches(sorted(output_ids)):
+        query = select(plan_files.c.output_id, *columns).where(
+            plan_files.c.plan_id == number, plan_files.c.output_id.in_(batch)
+        )
+        for output_id, *values in connection.execute(query.order_by(plan_files.c.path)):
+            found[output_id].append(PlannedFile._make(values))
+    return found
 
 
 def decide(
@@ -393,31 +400,45 @@ def _set(connection: Connection, number: int, output_ids: Sequence[str], **value
     )
 
 
-def finish(
-    connection: Connection, number: int, output_id: str, *, files: int, size_bytes: int, detail: str, now: datetime
-) -> bool:
-    """Note that the files of a claimed output are gone; whether this call was the first to say so."""
-    state = connection.scalar(
-        select(plan_outputs.c.state)
-        .where(plan_outputs.c.plan_id == number, plan_outputs.c.output_id == output_id)
-        .with_for_update()
-    )
-    if state != "deleting":
-        return False
-    connection.execute(update(outputs).where(outputs.c.id == output_id).values(state="deleted", deleted_at=now))
-    _set(
-        connection,
-        number,
-        [output_id],
-        state="deleted",
-        deleted_files=files,
-        freed_bytes=size_bytes,
-        detail=detail,
+def finish(connection: Connection, number: int, done: Sequence[FinishedDeletion], *, now: datetime) -> None:
+    """Note that the files of claimed outputs are gone; of each, the first to say so counts."""
+    deleting: set[str] = set()
+    for batch in leases.batches(sorted(each.output_id for each in done)):
+        query = select(plan_outputs.c.output_id).where(
+            plan_outputs.c.plan_id == number, plan_outputs.c.output_id.in_(batch), plan_outputs.c.state == "deleting"
+        )
+        deleting.update(connection.scalars(query.order_by(plan_outputs.c.output_id).with_for_update()))
+    for batch in leases.batches(sorted(deleting)):
+        connection.execute(update(outputs).where(outputs.c.id.in_(batch)).values(state="deleted", deleted_at=now))
+    first = [each for each in done if each.output_id in deleting]
+    if not first:
+        return
+    mine = (plan_outputs.c.plan_id == number, plan_outputs.c.output_id == bindparam("done_output_id"))
+    values = {
+        "state": "deleted",
+        "deleted_files": bindparam("done_files"),
+        "freed_bytes": bindparam("done_size_bytes"),
+        "detail": bindparam("done_detail"),
+    }
+    connection.execute(
+        update(plan_outputs).where(*mine).values(values),
+        [{f"done_{name}": value for name, value in each._asdict().items()} for each in first],
     )
     by = connection.scalar(select(plans.c.decided_by).where(plans.c.id == number))
-    told = f"Plan {number}, approved by {by}: {files} files, {size_bytes} bytes deleted. {detail}".rstrip()
-    history.append(connection, [history.entry("deleted", at=now, detail=told, step_run_id=None, output_id=output_id)])
-    return True
+    told = f"Plan {number}, approved by {by}"
+    history.append(
+        connection,
+        (
+            history.entry(
+                "deleted",
+                at=now,
+                detail=f"{told}: {each.files} files, {each.size_bytes} bytes deleted. {each.detail}".rstrip(),
+                step_run_id=None,
+                output_id=each.output_id,
+            )
+            for each in first
+        ),
+    )
 
 
 def end(connection: Connection, number: int, *, now: datetime) -> Plan:

@@ -322,6 +322,18 @@ class PlannedDeletion(NamedTuple):
     detail: str = ""
 
 
+class FinishedDeletion(NamedTuple):
+    """What was deleted of a claimed output.
+
+    :param detail: What of it stays, and why.
+    """
+
+    output_id: str
+    files: int
+    size_bytes: int
+    detail: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanEntry:
     """An output of a plan, and what became of it.

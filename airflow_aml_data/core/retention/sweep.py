@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from itertools import chain
 
-from airflow_aml_data.core.catalog import Candidate, Catalog, Plan, PlanEntry, RegisteredPlace
+from airflow_aml_data.core.catalog import Candidate, FinishedDeletion, Plan, PlanEntry, RegisteredPlace
 from airflow_aml_data.core.connect import ConnectedWorkspace
 from airflow_aml_data.core.retention.plan import OpenRuns, RetentionScope
 from airflow_aml_data.core.retention.registered import RegisteredData
@@ -85,22 +85,22 @@ def _sweep_outputs(
 def _delete(workspace: ConnectedWorkspace, number: int, datastore: str, claimed: Sequence[PlanEntry]) -> int:
     """Delete the files of outputs on one datastore, write down what came of it, and return the bytes."""
     storage, catalog = workspace.storage(datastore), workspace.catalog
+    entries = [each for each in claimed if each.datastore == datastore]
     planned = {
-        each: [
-            StoredFile(file.path, file.size_bytes, file.etag) for file in catalog.planned_files(number, each.output_id)
-        ]
-        for each in claimed
-        if each.datastore == datastore
+        output_id: [StoredFile(path, size_bytes, etag) for path, etag, size_bytes, _ in files]
+        for output_id, files in catalog.planned_files(number, [each.output_id for each in entries]).items()
     }
     files = dict.fromkeys(chain.from_iterable(planned.values()))  # two outputs may name the same
     found = {each.file: each for each in storage.delete_unchanged(file for file in files if file.etag)}
     manifests = (file for file in files if not file.etag)  # last: without it nobody knows an output's files
     found |= {each.file: each for each in storage.delete_unchanged(manifests)}
-    return sum(_finish(catalog, number, each, [found[file] for file in planned[each]]) for each in planned)
+    done = [_done(each, [found[file] for file in planned[each.output_id]]) for each in entries]
+    catalog.finish_deletion(number, done)
+    return sum(each.size_bytes for each in done)
 
 
-def _finish(catalog: Catalog, number: int, entry: PlanEntry, deletions: Sequence[Deletion]) -> int:
-    """Write down what came of an output's planned files, and return the bytes that were deleted."""
+def _done(entry: PlanEntry, deletions: Sequence[Deletion]) -> FinishedDeletion:
+    """What came of an output's planned files."""
     gone = {"deleted", "missing"} if entry.state == "deleting" else {"deleted"}  # by a sweep that was cut off, then
     sizes = [each.file.size_bytes for each in deletions if each.outcome in gone]
     changed = sum(each.outcome == "changed" for each in deletions)
@@ -110,6 +110,4 @@ def _finish(catalog: Catalog, number: int, entry: PlanEntry, deletions: Sequence
         f"{changed} files were written again after the plan: they stay" if changed else "",
         f"{len(kept)} files stay because the store keeps them: {kept[0]}" if kept else "",
     ]
-    detail = "; ".join(each for each in details if each)
-    catalog.finish_deletion(number, entry.output_id, files=len(sizes), size_bytes=sum(sizes), detail=detail)
-    return sum(sizes)
+    return FinishedDeletion(entry.output_id, len(sizes), sum(sizes), "; ".join(each for each in details if each))

@@ -77,5 +77,9 @@ class ObjectClient(Protocol):
             for this file alone. None: it was.
         """
 
-    def remove_folder(self, folder: str) -> bool:
-        """Remove a folder, or what stands for one, when it is empty; whether it is gone and its parent may be empty now."""
+    def remove_folder(self, folder: str) -> bool | None:
+        """Remove a folder, or what stands for one, when it is empty; whether it is gone. None: there was nothing to remove."""
+
+    @property
+    def has_folders(self) -> bool:
+        """Whether every folder is something that can be removed; else few are, if any, for files need none."""

@@ -17,6 +17,7 @@ _MARK = "aml_step_run"
 _ROUNDS = 5
 _DELETE_FILES = 256
 _DELETE_THREADS = 4
+_FIRST_FOLDERS = 4
 _OUTCOMES: Mapping[type, Outcome] = {FilesNotFound: "missing", DataChanged: "changed", FileKept: "kept"}
 
 
@@ -131,9 +132,7 @@ def delete_unchanged(
     requests.each(lambda batch: _delete_batch(client, batch, requests), batches, done.extend)
     folders = {_folder(each.path) for each in ordered}
     while folders := folders - {""}:
-        gone: list[str] = []
-        requests.each(lambda each: _remove_folder(client, each, requests), sorted(folders), gone.extend)
-        folders = {_folder(each) for each in gone}
+        folders = {_folder(each) for each in _remove_folders(client, sorted(folders), requests)}
     return done
 
 
@@ -160,8 +159,26 @@ def _delete_batch(client: ObjectClient, files: Sequence[StoredFile], requests: R
     return done
 
 
-def _remove_folder(client: ObjectClient, folder: str, requests: Requests) -> list[str]:
-    return [folder] if requests.retry(f"Deleting {folder!r}", lambda: client.remove_folder(folder)) else []
+def _remove_folders(client: ObjectClient, folders: Sequence[str], requests: Requests) -> list[str]:
+    """Remove those that are empty; which. Where nothing stands for the first few, nothing is looked for in place of the others."""
+    gone: list[str] = []
+    nothing: list[str] = []
+
+    def remove(folder: str) -> tuple[str, bool | None]:
+        return folder, requests.retry(f"Deleting {folder!r}", lambda: client.remove_folder(folder))
+
+    def note(answer: tuple[str, bool | None]) -> None:
+        folder, is_gone = answer
+        if is_gone is None:
+            nothing.append(folder)
+        elif is_gone:
+            gone.append(folder)
+
+    first, others = folders[:_FIRST_FOLDERS], folders[_FIRST_FOLDERS:]
+    requests.each(remove, first, note)
+    if client.has_folders or len(nothing) < len(first):
+        requests.each(remove, others, note)
+    return gone
 
 
 def delete_below(client: ObjectClient, path: str) -> None:

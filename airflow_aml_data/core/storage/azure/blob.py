@@ -64,15 +64,17 @@ def open_data_lake(config: DatastoreConfig) -> RemoteStorage:
 
 def _open(config: DatastoreConfig, option: str) -> RemoteStorage:
     check_options(config, {option: str}, {**ACCOUNT_OPTIONS, "verify_uploads": bool})
-    client = BlobClient(Container(azure_account(config, "blob"), config.options[option]))
+    container = Container(azure_account(config, "blob"), config.options[option])
+    client = BlobClient(container, has_folders=config.kind == "azure_data_lake_gen2")
     return RemoteStorage(config.name, client, reads_back=config.options.get("verify_uploads"))
 
 
 class BlobClient:
     """One container. Belongs to the process that made it: what obstore runs in the background does not survive a fork."""
 
-    def __init__(self, container: Container) -> None:
+    def __init__(self, container: Container, *, has_folders: bool = False) -> None:
         self._container = container
+        self.has_folders = has_folders
         self._stores = _Stores.open(container)
         self._process = os.getpid()
 
@@ -193,9 +195,9 @@ class BlobClient:
     def delete(self, files: Sequence[StoredFile]) -> Sequence[AmlDataError | None]:
         return delete_blobs(self._container, files)
 
-    def remove_folder(self, folder: str) -> bool:
+    def remove_folder(self, folder: str) -> bool | None:
         if (self.metadata(folder) or {}).get("hdi_isfolder") != "true":
-            return False
+            return None
         inside = list_page(self._container, f"{folder}/", limit=1)
         if inside.files or inside.marks or inside.marker:
             return False

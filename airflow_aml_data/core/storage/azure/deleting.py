@@ -100,9 +100,10 @@ def _answers(answer: httpx.Response) -> dict[int | None, str]:
 def _failure(container: Container, path: str, answer: str, sign_in: int) -> AmlDataError | None:
     """What an answer to a part of a batch means; None: it is deleted."""
     found = _STATUS.search(answer)
-    status, code, retry_after = int(found[1]) if found else 0, _header(_CODE, answer), _header(_RETRY_AFTER, answer)
+    status = int(found[1]) if found else 0
     if status == 202:
         return None
+    code, retry_after = _header(_CODE, answer), _header(_RETRY_AFTER, answer)
     if not status or (status == 403 and not is_not_permitted(code, answer)):  # the batch itself was accepted
         return _damaged(container)
     return container.failure("delete", path, status, answer, code, retry_after, sign_in=sign_in)

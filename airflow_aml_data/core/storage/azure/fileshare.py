@@ -57,6 +57,8 @@ class FileShareClient:
     A listing of everything leaves the reserved folder out, which may hold a folder for each output ever made.
     """
 
+    has_folders = True
+
     def __init__(self, share: Share) -> None:
         self._share = share
         self._folders: set[str] = set()  # that are known to be there
@@ -166,7 +168,7 @@ class FileShareClient:
         with ThreadPoolExecutor(_THREADS, "aml-data-deletion") as pool:
             return list(pool.map(self._delete_file, files))
 
-    def remove_folder(self, folder: str) -> bool:
+    def remove_folder(self, folder: str) -> bool | None:
         if folder in (RESERVED_FOLDER, _PARTIAL):
             return False
         self._folders.discard(folder)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Literal
 from urllib.parse import quote, urlencode, urlsplit
@@ -58,6 +59,7 @@ class Container:
     def __init__(self, account: AzureAccount, name: str) -> None:
         self.account, self.name = account, name
         self.url = f"{account.url}/{quote(name)}"
+        self._host_root = self.url.removesuffix(urlsplit(self.url).path)
         self._clients: dict[int, httpx.Client] = {}
         self._sas, self._sas_renewal = account.sas_token, float("inf") if account.sas_token else 0.0
 
@@ -86,7 +88,7 @@ class Container:
         if content is None:
             said, sas = said | self._token(), self._sas_token()
         else:  # a batch, whose parts have a signature of the key as well
-            said, sas = self._authorized(method, path, said, query or {}, content), self.account.sas_token
+            said, sas = self._authorized(method, url, said, query or {}, content), self.account.sas_token
         pairs = [f"{key}={quote(value, safe='')}" for key, value in (query or {}).items()]
         if sas:
             pairs.append(sas)
@@ -115,9 +117,12 @@ class Container:
 
         With a key it is a signature of all that it says, so that no part is carried out that was damaged on its way.
         """
-        target, sas = urlsplit(self.address(path)).path, self.account.sas_token
-        said = self._authorized(method, path, headers)
-        lines = [f"{method} {target}{'?' if sas else ''}{sas} HTTP/1.1", *(f"{name}: {said[name]}" for name in said)]
+        url, sas = self.address(path), self.account.sas_token
+        said = self._authorized(method, url, headers)
+        lines = [
+            f"{method} {url[len(self._host_root) :]}{'?' if sas else ''}{sas} HTTP/1.1",
+            *(f"{name}: {said[name]}" for name in said),
+        ]
         return "\r\n".join([*lines, "Content-Length: 0", "", ""])
 
     def address(self, path: str) -> str:
@@ -186,18 +191,18 @@ class Container:
     def _authorized(
         self,
         method: str,
-        path: str,
+        url: str,
         headers: Mapping[str, str],
         query: Mapping[str, str] = _NOTHING,
         content: bytes = b"",
     ) -> dict[str, str]:
         """The headers of a request, with what signs in by the key or an identity. Source: Azure, "Authorize with Shared Key"."""
-        said = {**headers, "x-ms-date": formatdate(usegmt=True), **self._token()}
+        said = {**headers, "x-ms-date": _date(int(time.time())), **self._token()}
         if self.account.account_key:
             length, kind, etag = str(len(content) or ""), said.get("Content-Type", ""), said.get("If-Match", "")
             marks = sorted(f"{name}:{value}" for name, value in said.items() if name.startswith("x-ms-"))
             standard = ["", "", length, "", kind, "", "", etag, "", "", ""]
-            resource = f"/{self.account.name}{urlsplit(self.address(path)).path}"
+            resource = f"/{self.account.name}{url[len(self._host_root) :]}"
             asked = [f"{name}:{value}" for name, value in sorted(query.items())]
             signature = _signature(self.account, [method, *standard, *marks, resource, *asked])
             said["Authorization"] = f"SharedKey {self.account.name}:{signature}"
@@ -264,6 +269,12 @@ def container_sas(account: AzureAccount, container: str, expiry: datetime) -> st
         *[""] * 7,
     ]
     return urlencode(said | {"sig": _signature(account, signed)})
+
+
+@lru_cache(maxsize=4)
+def _date(seconds: int) -> str:
+    """Parts of a batch are many in a second."""
+    return formatdate(seconds, usegmt=True)
 
 
 def _signature(account: AzureAccount, lines: Sequence[str]) -> str:
