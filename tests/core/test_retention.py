@@ -142,6 +142,16 @@ def test_what_is_needed_stays_and_the_plan_says_why(steps, calendar, plan, keep,
     assert list(made.kept.values()) == [[1, len("new a.txt")]]
 
 
+def test_a_thousand_reasons_are_told_by_their_kind(steps, calendar, plan, monkeypatch):
+    monkeypatch.setattr("airflow_aml_data.core.retention.plan._REASONS", 1)
+    for name in ("a", "b", "c"):
+        steps.write("a.txt", task_id=name).as_dataset().register(steps.workspace, name)
+    calendar.days = 31
+    kept = plan().kept
+    assert sorted(counts for counts in kept.values()) == [[1, 9], [2, 18]]
+    assert "registered" in kept
+
+
 @pytest.mark.parametrize("keep", [pinned, registered, folder_registered, leased, used])
 def test_what_is_needed_since_the_plan_was_made_stays(steps, calendar, plan, keep):
     reference = steps.write("a.txt")

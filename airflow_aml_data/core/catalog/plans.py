@@ -27,7 +27,7 @@ from airflow_aml_data.core.catalog.schema import dataset_versions, outputs, plan
 from airflow_aml_data.core.catalog.schema import leases as leases_table
 from airflow_aml_data.errors import InvalidDeclaration, PlanNotReady
 
-_ROWS = 5000
+_ROWS = 1000
 _WHOLE, _ATTEMPTS = ("committed", "unknown"), ("writing", "abandoned")
 _LIVING = (*_WHOLE, *_ATTEMPTS)
 
@@ -226,31 +226,21 @@ def find(
     limit: int,
 ) -> list[Plan]:
     """Return plans that fit all that is given, newest first."""
-    sums = (
-        select(
-            plan_outputs.c.plan_id,
-            func.count().label("outputs"),
-            func.sum(plan_outputs.c.files).label("files"),
-            func.sum(plan_outputs.c.size_bytes).label("size_bytes"),
-            func.sum(plan_outputs.c.deleted_files).label("deleted_files"),
-            func.sum(plan_outputs.c.freed_bytes).label("freed_bytes"),
-        )
-        .group_by(plan_outputs.c.plan_id)
-        .subquery()
-    )
-    totals = [
-        func.coalesce(sums.c[name], 0).label(name)
-        for name in ("outputs", "files", "size_bytes", "deleted_files", "freed_bytes")
-    ]
-    query = select(plans, *totals).select_from(plans.outerjoin(sums, sums.c.plan_id == plans.c.id))
-    query = query.order_by(plans.c.id.desc()).limit(limit)
+    query = select(plans).order_by(plans.c.id.desc()).limit(limit)
     for column, value in ((plans.c.id, number), (plans.c.state, state), (plans.c.created_by, by)):
         if value is not None:
             query = query.where(column == value)
-    return [
-        Plan(**{**row, **{total.name: int(row[total.name]) for total in totals}})
-        for row in connection.execute(query).mappings()
-    ]
+    found = list(connection.execute(query).mappings())
+    names = ("outputs", "files", "size_bytes", "deleted_files", "freed_bytes")
+    totals: dict[int, dict[str, int]] = {each["id"]: dict.fromkeys(names, 0) for each in found}
+    sums = (
+        select(plan_outputs.c.plan_id, func.count(), *(func.sum(plan_outputs.c[name]) for name in names[1:]))
+        .where(plan_outputs.c.plan_id.in_(totals))
+        .group_by(plan_outputs.c.plan_id)
+    )
+    for plan_id, *values in connection.execute(sums):
+        totals[plan_id] = dict(zip(names, map(int, values), strict=True))
+    return [Plan(**{**row, **totals[row["id"]]}) for row in found]
 
 
 def entries(connection: Connection, number: int) -> list[PlanEntry]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
@@ -28,6 +29,9 @@ from airflow_aml_data.errors import FilesNotFound, InvalidDeclaration
 log = logging.getLogger(__name__)
 
 _THREADS = 16
+_REASONS = 200
+"""What a plan says for how many outputs each; more are told apart by their kind only."""
+_PARTICULAR = re.compile(r" (?:as|by|on) .*", re.DOTALL)
 
 DagRun = tuple[str, str]
 """DAG id and run id."""
@@ -91,9 +95,11 @@ def make_plan(workspace: ConnectedWorkspace, scope: RetentionScope, open_runs: O
         scope = _settled(workspace, scope)
     now = workspace.catalog.now()
     due, kept = _due(workspace, scope, open_runs, now)
-    requests = Requests(_THREADS)
     planned: list[PlannedDeletion] = []
-    requests.each(lambda each: _planned(workspace, each, now), due, planned.append)
+    for name in {each.datastore for each in due}:
+        requests = Requests(_THREADS if workspace.storage(name).is_remote else 1)
+        here = [each for each in due if each.datastore == name]
+        requests.each(lambda each: _planned(workspace, each, now), here, planned.append)
     managed = {name: size for name, size in workspace.catalog.managed_bytes().items() if name in scope.datastores}
     too_much = [] if scope.run else _too_much(due, planned, managed, scope.maximum_share)
     return workspace.catalog.create_plan(
@@ -177,7 +183,8 @@ def _due(
     due: list[Candidate] = []
 
     def keep(each: Candidate, why: str) -> None:
-        counts = kept.setdefault(why, [0, 0])
+        known = why if why in kept or len(kept) < _REASONS else _PARTICULAR.sub("", why)
+        counts = kept.setdefault(known, [0, 0])
         counts[0] += 1
         counts[1] += each.size_bytes or 0
 

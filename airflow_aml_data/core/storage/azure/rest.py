@@ -100,6 +100,9 @@ class Container:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise self.account.not_trusted(self) from None
             raise self.out_of_reach(type(error).__name__) from None
+        answer.stream = httpx.ByteStream(
+            b""
+        )  # which held the answer: that would wait with its body for the garbage collector
         if answer.status_code >= 300:
             raise self.failure(
                 action,
