@@ -63,7 +63,7 @@ def reconcile(told: dict[str, Any]) -> None:
 def wasb_list(told: dict[str, Any]) -> None:
     from airflow.providers.microsoft.azure.hooks.wasb import WasbHook
 
-    found = WasbHook("bench").get_blobs_list_recursive(told["store"]["container_name"], prefix=told["prefix"])
+    found = WasbHook("bench").get_blobs_list_recursive(told["store"]["container_name"])
     print(json.dumps({"files": len(found)}))
 
 
@@ -89,7 +89,9 @@ def _nobody(runs: Set[tuple[str, str]]) -> Set[tuple[str, str]]:
 def main() -> None:
     from dev.bench.transfer_contenders import import_before_the_clock
 
-    import_before_the_clock("airflow.sdk", "sqlalchemy.orm", "sqlalchemy.dialects.postgresql")
+    import_before_the_clock(
+        "airflow.sdk", "asyncio", "httpcore", "httpx", "sqlalchemy.orm", "sqlalchemy.dialects.postgresql"
+    )
     told = json.loads(os.environ[VARIABLE])
     globals()[sys.argv[1]](told)
 

@@ -14,7 +14,7 @@ from azure.core.exceptions import HttpResponseError, ResourceModifiedError
 from azure.storage.blob import BlobBlock, ContainerClient
 from obstore.store import AzureStore
 
-from dev.bench import many_files, mounts, transfers_azurite, transfers_far
+from dev.bench import many_files, mounts, retention, transfers_azurite, transfers_far
 from dev.bench.blob_limit import limits
 from dev.bench.blob_server import Server, running_server
 from dev.bench.measured import measure
@@ -72,6 +72,10 @@ def test_it_copies_and_deletes(container: ContainerClient) -> None:
 
     assert [each.status_code for each in answers] == [202, 404]
     assert [each.name for each in container.list_blobs()] == ["copy"]
+    changed = {"name": "copy", "etag": "0x1", "match_condition": MatchConditions.IfNotModified}
+    assert [each.status_code for each in container.delete_blobs(changed, raise_on_any_failure=False)] == [412]
+    with pytest.raises(ResourceModifiedError):
+        container.delete_blob("copy", etag="0x1", match_condition=MatchConditions.IfNotModified)
     assert container.download_blob("copy").readall() == b"content"
 
 
@@ -135,6 +139,20 @@ def test_the_other_benches_run(monkeypatch: pytest.MonkeyPatch) -> None:
         "30 blobs listed (theirs: azure_storage_blob)",
         *(f"{each} {direction} (theirs: azcopy)" for each in moved for direction in ("down", "up")),
     }
+
+
+def test_retention_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OUTPUTS", "LISTED", "SWEPT"):
+        monkeypatch.setattr(retention, name, 1000)
+    report = Report()
+    retention.run(report)
+
+    assert [row.name.partition(" (")[0] for row in report.rows if not row.name.startswith(" ")] == [
+        "plan over 1,000 outputs, SQLite",
+        "plan over 1,000 outputs, PostgreSQL",
+        "1,000 blobs compared with the catalog",
+        *["1,000 blobs swept"] * 2,
+    ]
 
 
 def test_mounted_files_are_read_without_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
