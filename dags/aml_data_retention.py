@@ -88,7 +88,11 @@ with DAG(
         body="{{ ti.xcom_pull('plan')['table'] }}",
         params={
             "keep": Param(
-                [], type="array", items={"type": "string"}, description="Ids of outputs that shall stay, one a line."
+                None,
+                type=["null", "array"],
+                items={"type": "string"},
+                title="Strike out",
+                description="Ids of outputs that shall stay, one a line.",
             )
         },
         defaults="Reject",

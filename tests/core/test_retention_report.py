@@ -80,7 +80,7 @@ def test_the_plot_shows_bytes_by_age(steps: Steps, calendar: Calendar) -> None: 
         "15 to 30 days",
         "31 to 60 days",
         "61 to 90 days",
-        "more",
+        "over 90 days",
     ]
     assert all(sum(bar) <= 420 for bar in bars)
 

@@ -1,7 +1,4 @@
-"""G69 to G71: keeping and deleting data (the article, "Delete OutputFileDatasetConfig contents when no longer needed").
-
-Nothing deletes data yet; what will has to keep to the same cases.
-"""
+"""G69 to G71: keeping and deleting data (the article, "Delete OutputFileDatasetConfig contents when no longer needed")."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def _bars(stays: Sequence[int], gone: Sequence[int]) -> list[Mapping[str, Any]]:
     labels = [
         "up to 1 day",
         *(f"{low + 1} to {high} days" for low, high in pairwise(_AGES)),
-        "more",
+        f"over {_AGES[-1]} days",
     ]
     return [
         {
