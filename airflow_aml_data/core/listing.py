@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from posixpath import commonpath
 from typing import NamedTuple
 
@@ -14,7 +16,7 @@ from airflow_aml_data.core.globs import compile_glob, is_glob, literal_folder, s
 from airflow_aml_data.core.manifest import Manifest, missing_or_changed
 from airflow_aml_data.core.storage.base import FileSource, Placement, Storage, StoredFile
 from airflow_aml_data.core.storage.web import WebFile
-from airflow_aml_data.errors import DataChanged, FilesNotFound
+from airflow_aml_data.errors import DataChanged, FilesNotFound, StorageError
 
 Groups = tuple[tuple[FileSource, tuple[Placement, ...]], ...]
 """Where files are and what to take from there; all in the dataset's order."""
@@ -110,7 +112,11 @@ def _source_files(workspace: ConnectedWorkspace, source: Source, ignore_not_foun
             placement = Placement(next(web.list_files(url)), f"{web.folder}/{web.file_name}")
             return _SourceFiles(DatasetFiles.of(((web, (placement,)),), single_file=True), web.folder)
         case OutputSource():
-            files = _output_files(workspace.storage(source.datastore), source)
+            try:
+                files = _output_files(workspace.storage(source.datastore), source)
+            except DataChanged:
+                _ask_catalog(workspace, source)
+                raise
             return _SourceFiles(_below(source.folder, files), None)
 
 
@@ -171,6 +177,13 @@ def _matches(storage: Storage, where: StorePath) -> tuple[list[StoredFile], str]
         "The requested stream was not found. Please make sure the request uri is correct. "
         f"Asked for {where.path!r} on datastore {where.datastore!r}; no file {'matches' if is_glob(where.path) else 'is there'}."
     )
+
+
+def _ask_catalog(workspace: ConnectedWorkspace, output: OutputSource) -> None:
+    """Raise :exc:`.DataChanged` when the catalog knows why an output cannot be read: a plan has deleted it, perhaps."""
+    if find_spec("sqlalchemy"):  # else this is a script's own environment, where nobody asks a catalog
+        with suppress(StorageError):  # it does not answer: what was found has to be enough
+            workspace.catalog.check_readable([output.output_id])
 
 
 def _output_files(storage: Storage, output: OutputSource) -> DatasetFiles:

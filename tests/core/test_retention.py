@@ -99,6 +99,16 @@ def test_who_reads_deleted_data_is_told_what_to_run_again(steps, calendar, plan)
         steps.run(READ, arguments=[reference.as_dataset().as_named_input("x").as_mount()], task_id="train")
 
 
+@pytest.mark.parametrize("how", ["to_path", "download", "to_pandas_dataframe"])
+def test_so_is_who_has_only_the_reference(steps, calendar, plan, how):
+    """As a TaskFlow task has."""
+    reference = steps.write("a.csv", task_id="prepare")
+    calendar.days = 31
+    plan(sweep=True)
+    with pytest.raises(DataDeleted, match=r"was deleted on 20.* by plan .*run step 'prepare' of DAG 'dag', run 'r1'"):
+        getattr(reference, how)()
+
+
 def pinned(steps: Steps, reference: OutputReference) -> None:
     steps.connected.catalog.pin_output(reference.output_id, by="ann", reason="for the audit")
 

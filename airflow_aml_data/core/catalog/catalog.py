@@ -190,6 +190,14 @@ class Catalog:
                 expires_at=now + timedelta(seconds=lease_seconds),
             )
 
+    def check_readable(self, output_ids: Sequence[str]) -> None:
+        """Raise when outputs cannot be read.
+
+        :raises DataChanged: naming outputs that are unknown or not committed; as :exc:`.DataDeleted` those that a plan deleted.
+        """
+        with self._database.reading() as connection:
+            leases.check_committed(connection, output_ids)
+
     def renew_leases(self, run: StepRun, *, lease_seconds: float) -> None:
         """Let every lease of the run end ``lease_seconds`` from now. A run without leases gets none."""
         now = self._now()

@@ -37,8 +37,8 @@ def sweep_plan(
     :returns: The plan, ended when nothing of it is left to do.
     :raises PlanNotReady: for a plan that is not approved.
     """
-    for batch in range(count_batches(workspace, number)):
-        progress(*sweep_batch(workspace, number, batch, open_runs))
+    for entries in _batches(workspace, number):
+        progress(*_sweep_entries(workspace, number, entries, open_runs))
     return workspace.catalog.end_plan(number)
 
 
@@ -52,8 +52,7 @@ def sweep_batch(workspace: ConnectedWorkspace, number: int, batch: int, open_run
 
     :raises PlanNotReady: for a plan that is not approved.
     """
-    left = [each for each in _batches(workspace, number)[batch] if each.state in UNDONE]
-    return len(left), _sweep_outputs(workspace, number, left, open_runs) if left else 0
+    return _sweep_entries(workspace, number, _batches(workspace, number)[batch], open_runs)
 
 
 def _batches(workspace: ConnectedWorkspace, number: int) -> list[list[PlanEntry]]:
@@ -61,13 +60,16 @@ def _batches(workspace: ConnectedWorkspace, number: int) -> list[list[PlanEntry]
     return list(in_batches(entries, lambda each: each.files, _OUTPUTS, _FILES))
 
 
-def _sweep_outputs(
+def _sweep_entries(
     workspace: ConnectedWorkspace, number: int, entries: Sequence[PlanEntry], open_runs: OpenRuns
-) -> int:
-    """Delete the files of some outputs of a plan, and return the bytes."""
+) -> tuple[int, int]:
+    """Delete the files of those outputs of a plan that are not done with; how many, and the bytes."""
+    left = [each for each in entries if each.state in UNDONE]
+    if not left:
+        return 0, 0
     catalog = workspace.catalog
     scope = RetentionScope.from_json(catalog.get_plan(number).settings)
-    unended = open_runs({(each.dag_id, each.run_id) for each in entries})
+    unended = open_runs({(each.dag_id, each.run_id) for each in left})
 
     def judge(output: Candidate, places: Sequence[RegisteredPlace]) -> str:
         if (output.dag_id, output.run_id) in unended:
@@ -75,11 +77,12 @@ def _sweep_outputs(
         registered = RegisteredData.of(workspace, places).by_what(output)
         return scope.why_kept(output, catalog.now(), registered=registered)
 
-    kept = dict(catalog.claim_for_deletion(number, [each.output_id for each in entries], judge))
+    kept = dict(catalog.claim_for_deletion(number, [each.output_id for each in left], judge))
     for output_id, why in kept.items():
         log.info("Output %s stays: %s.", output_id, why)
-    claimed = [each for each in entries if each.output_id not in kept]
-    return sum(_delete(workspace, number, datastore, claimed) for datastore in {each.datastore for each in claimed})
+    claimed = [each for each in left if each.output_id not in kept]
+    datastores = {each.datastore for each in claimed}
+    return len(left), sum(_delete(workspace, number, datastore, claimed) for datastore in datastores)
 
 
 def _delete(workspace: ConnectedWorkspace, number: int, datastore: str, claimed: Sequence[PlanEntry]) -> int:
