@@ -98,8 +98,8 @@ def cleanup_intermediate_data(
     :returns: The task, downstream of all that the DAG has so far. When it fails, the run does not.
     """
     cleanup = CleanupIntermediateDataOperator(task_id=task_id, conn_id=conn_id, **kwargs)
-    before = [each for each in cleanup.dag.tasks if each is not cleanup and not each.downstream_task_ids]
-    cleanup.set_upstream([each for each in before if not each.is_teardown])
+    tasks = {each.task_id: each for each in cleanup.dag.tasks if each is not cleanup and not each.is_teardown}
+    cleanup.set_upstream([each for each in tasks.values() if not each.downstream_task_ids & tasks.keys()])
     cleanup.as_teardown()
     return cleanup
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from airflow.dag_processing.dagbag import BundleDagBag
 
 from airflow_aml_data import Dataset
 from airflow_aml_data.core.retention.plan import RetentionScope, make_plan
@@ -79,6 +80,29 @@ def test_tasks_that_have_not_ended_keep_everything(steps: Steps, run_dag: Callab
     )
     assert finished.task_states["cleanup_intermediate_data"] == "failed"
     assert names(steps, "deleted") == set()
+
+
+def test_it_comes_after_all_tasks_but_other_teardowns(parse: Callable[[str], BundleDagBag]) -> None:
+    bag = parse("""
+from airflow.sdk import DAG, task
+from airflow_aml_data import cleanup_intermediate_data
+
+with DAG("wired"):
+    @task
+    def start(): pass
+    @task
+    def work(number): pass
+    @task
+    def stop(): pass
+
+    begun, ended = start(), stop()
+    begun >> work.expand(number=[1, 2]) >> ended.as_teardown(setups=begun)
+    work.override(task_id="alone")(3)
+    cleanup_intermediate_data(task_id="clean")
+""")
+    dag = bag.dags["wired"]
+    assert dag.get_task("clean").is_teardown
+    assert dag.get_task("clean").upstream_task_ids == {"work", "alone"}
 
 
 def test_what_another_run_has_read_stays(steps: Steps) -> None:
