@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from airflow_aml_data.core.catalog import FinishedDeletion, NewDatasetVersion, PlannedDeletion, PlannedFile
+from airflow_aml_data.core.catalog import Claim, FinishedDeletion, NewDatasetVersion, PlannedDeletion, PlannedFile
 from airflow_aml_data.errors import DataChanged, DataDeleted, InvalidDeclaration, PlanNotReady
 from tests.catalog.conftest import make_output, make_run, write_output
 
@@ -67,12 +67,12 @@ def test_a_claimed_output_cannot_be_read_and_one_that_is_deleted_says_by_which_p
     fresh_catalog, clock, plan, output_id
 ):
     fresh_catalog.decide_plan(plan.id, approved=True, by="ann")
-    assert fresh_catalog.claim_for_deletion(plan.id, [output_id], may_go) == []
+    assert fresh_catalog.claim_for_deletion(plan.id, [output_id], may_go, by="sweep") == Claim({output_id}, set(), {})
     with pytest.raises(DataDeleted, match=f"'prepared' was being deleted by plan {plan.id}"):
         fresh_catalog.lease_outputs(make_run("train"), [output_id], lease_seconds=60)
 
-    fresh_catalog.finish_deletion(plan.id, [FinishedDeletion(output_id, 2, 15)])
-    fresh_catalog.finish_deletion(plan.id, [FinishedDeletion(output_id, 2, 15)])
+    fresh_catalog.finish_deletion(plan.id, [FinishedDeletion(output_id, 2, 15)], by="sweep")
+    fresh_catalog.finish_deletion(plan.id, [FinishedDeletion(output_id, 2, 15)], by="sweep")
 
     with pytest.raises(
         DataDeleted, match=f"deleted on 2026-01-31 by plan {plan.id}: run step 'prepare' of DAG 'sales'"
@@ -89,10 +89,20 @@ def test_a_claimed_output_cannot_be_read_and_one_that_is_deleted_says_by_which_p
     )
 
 
+def test_who_has_claimed_an_output_last_counts_its_files(fresh_catalog, plan, output_id):
+    fresh_catalog.decide_plan(plan.id, approved=True, by="ann")
+    fresh_catalog.claim_for_deletion(plan.id, [output_id], may_go, by="first")
+    assert fresh_catalog.claim_for_deletion(plan.id, [output_id], may_go, by="second") == Claim(set(), {output_id}, {})
+    fresh_catalog.finish_deletion(plan.id, [FinishedDeletion(output_id, 1, 5)], by="first")
+    assert fresh_catalog.get_output(output_id).state == "deleting"
+    fresh_catalog.finish_deletion(plan.id, [FinishedDeletion(output_id, 2, 15)], by="second")
+    assert fresh_catalog.end_plan(plan.id).freed_bytes == 15
+
+
 def test_a_plan_does_not_end_before_all_of_it_is_done(fresh_catalog, plan, output_id):
     fresh_catalog.decide_plan(plan.id, approved=True, by="ann")
     assert fresh_catalog.end_plan(plan.id).state == "approved"
-    fresh_catalog.claim_for_deletion(plan.id, [output_id], may_go)
+    fresh_catalog.claim_for_deletion(plan.id, [output_id], may_go, by="sweep")
     assert fresh_catalog.end_plan(plan.id).state == "approved"
 
 
@@ -112,7 +122,7 @@ def test_each_output_is_judged_again_by_what_is_there_now(fresh_catalog, clock, 
         judged.append((output.id, output.lease, output.used_at, [tuple(each) for each in places]))
         return "because"
 
-    assert fresh_catalog.claim_for_deletion(plan.id, [output_id], judge) == [(output_id, "because")]
+    assert fresh_catalog.claim_for_deletion(plan.id, [output_id], judge, by="sweep").kept == {output_id: "because"}
     dataset = "'since' version 1"
     assert judged == [
         (
@@ -149,8 +159,8 @@ def test_candidates_are_those_nobody_has_touched_since(fresh_catalog, clock):
 def test_bytes_are_counted_by_datastore(fresh_catalog, output_id, plan):
     assert fresh_catalog.managed_bytes() == {"lake": 5_000_000_000}
     fresh_catalog.decide_plan(plan.id, approved=True, by="ann")
-    fresh_catalog.claim_for_deletion(plan.id, [output_id], may_go)
-    fresh_catalog.finish_deletion(plan.id, [FinishedDeletion(output_id, 2, 15)])
+    fresh_catalog.claim_for_deletion(plan.id, [output_id], may_go, by="sweep")
+    fresh_catalog.finish_deletion(plan.id, [FinishedDeletion(output_id, 2, 15)], by="sweep")
     assert fresh_catalog.managed_bytes() == {}
 
 

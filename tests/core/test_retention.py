@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from threading import Barrier, BrokenBarrierError
 from typing import Any
 
 import pytest
@@ -16,7 +19,7 @@ from airflow_aml_data.core.outputs import OutputReference
 from airflow_aml_data.core.retention.plan import RetentionScope, make_plan
 from airflow_aml_data.core.retention.rules import RetentionPolicy
 from airflow_aml_data.core.retention.sweep import sweep_plan
-from airflow_aml_data.core.storage.base import Deletion
+from airflow_aml_data.core.storage.base import Deletion, StoredFile
 from airflow_aml_data.core.storage.local import LocalStorage
 from airflow_aml_data.errors import DataDeleted, InvalidDeclaration, PlanNotReady, StepFailed, StorageError
 from tests.core.steps import READ, Steps
@@ -318,7 +321,7 @@ def test_nobody_writes_where_a_sweep_deletes(steps, calendar, plan):
     calendar.days = 31
     made, catalog = plan(), steps.connected.catalog
     catalog.decide_plan(made.id, approved=True, by="ann")
-    assert catalog.claim_for_deletion(made.id, [reference.output_id], lambda *_: "") == []
+    assert catalog.claim_for_deletion(made.id, [reference.output_id], lambda *_: "", by="x").kept == {}
     with pytest.raises(StorageError, match=f"plan {made.id} is deleting output"):
         steps.write("b.txt", output=output, run_id="r2")
     sweep_plan(steps.connected, made.id, nobody)
@@ -331,7 +334,7 @@ def test_a_sweep_that_was_cut_off_is_counted_whole(steps, calendar, plan):
     calendar.days = 31
     made, catalog = plan(), steps.connected.catalog
     catalog.decide_plan(made.id, approved=True, by="ann")
-    catalog.claim_for_deletion(made.id, [reference.output_id], lambda *_: "")
+    catalog.claim_for_deletion(made.id, [reference.output_id], lambda *_: "", by="x")
     steps.connected.storage(STORE).delete_files([f"{reference.path}/a.txt"])  # and then it was killed
     done = sweep_plan(steps.connected, made.id, nobody)
     assert (done.state, done.deleted_files, done.freed_bytes) == ("ended", done.files, done.size_bytes)
@@ -389,6 +392,35 @@ def test_a_period_below_the_floor_needs_a_reason(policy):
         RetentionPolicy(**policy)
     if "abandoned_days" not in policy:
         RetentionPolicy(**policy, allow_early_deletion="the disk is full")
+
+
+def test_two_sweeps_at_once_delete_everything_and_count_it_once(steps, calendar, plan, monkeypatch):
+    for number in range(6):
+        steps.write(*(f"{each}.txt" for each in range(20)), task_id=f"t{number}")
+    calendar.days = 31
+    made = plan()
+    steps.connected.catalog.decide_plan(made.id, approved=True, by="a person")
+    both = Barrier(2)
+    delete = LocalStorage.delete_unchanged
+
+    def in_turns(storage: LocalStorage, files: Iterable[StoredFile]) -> list[Deletion]:
+        """Each file at the same moment as the other sweep."""
+        done = []
+        for each in files:
+            with suppress(BrokenBarrierError):
+                both.wait(0.2)
+            done += delete(storage, [each])
+        return done
+
+    monkeypatch.setattr(LocalStorage, "delete_unchanged", in_turns)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: sweep_plan(steps.connected, made.id, nobody), range(2)))
+
+    done = steps.connected.catalog.get_plan(made.id)
+    assert steps.stored() == {}
+    assert (done.state, done.deleted_files, done.freed_bytes) == ("ended", made.files, made.size_bytes)
+    events = [each for each in steps.connected.catalog.history(limit=1000) if each.event == "deleted"]
+    assert len(events) == 6
 
 
 def test_a_place_with_two_names_is_refused_when_one_is_left_out(steps, calendar, monkeypatch):

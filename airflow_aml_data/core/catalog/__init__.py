@@ -5,6 +5,7 @@ from __future__ import annotations
 from airflow_aml_data.core.catalog.catalog import Catalog
 from airflow_aml_data.core.catalog.records import (
     Candidate,
+    Claim,
     CommittedOutput,
     DatasetVersion,
     FinishedDeletion,
@@ -28,6 +29,7 @@ from airflow_aml_data.core.catalog.records import (
 __all__ = [
     "Candidate",
     "Catalog",
+    "Claim",
     "CommittedOutput",
     "DatasetVersion",
     "FinishedDeletion",

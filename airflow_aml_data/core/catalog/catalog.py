@@ -11,6 +11,7 @@ from airflow_aml_data.core.catalog import datasets, datastores, history, invento
 from airflow_aml_data.core.catalog.database import Database
 from airflow_aml_data.core.catalog.records import (
     Candidate,
+    Claim,
     CommittedOutput,
     DatasetVersion,
     FinishedDeletion,
@@ -490,27 +491,28 @@ class Catalog:
         with self._database.writing() as connection:
             return plans.decide(connection, number, approved=approved, by=by, is_person=is_person, keep=keep, now=now)
 
-    def claim_for_deletion(
-        self, number: int, output_ids: Sequence[str], why_kept: plans.Judge
-    ) -> list[tuple[str, str]]:
+    def claim_for_deletion(self, number: int, output_ids: Sequence[str], why_kept: plans.Judge, *, by: str) -> Claim:
         """Take outputs of an approved plan out of everybody's reach, each judged again; nobody can lease them from then on.
 
-        May be repeated: what this plan has claimed before is claimed still.
+        May be repeated, and by another sweep of the plan: it takes over what was claimed before.
 
         :param why_kept: Takes an output as it is now, and what has been registered since the plan was made; returns why it stays,
             or an empty text.
-        :returns: Outputs that stay, and why.
+        :param by: An id of the sweep.
         :raises PlanNotReady: for a plan that is not approved.
         """
         now = self._now()
         with self._database.writing() as connection:
-            return plans.claim(connection, number, output_ids, why_kept=why_kept, now=now)
+            return plans.claim(connection, number, output_ids, by=by, why_kept=why_kept, now=now)
 
-    def finish_deletion(self, number: int, done: Sequence[FinishedDeletion]) -> None:
-        """Note what was deleted of claimed outputs. May be repeated: of each, the first call counts."""
+    def finish_deletion(self, number: int, done: Sequence[FinishedDeletion], *, by: str) -> None:
+        """Note what was deleted of claimed outputs, unless another sweep has taken them over. May be repeated: the first call counts.
+
+        :param by: The id of the sweep.
+        """
         now = self._now()
         with self._database.writing() as connection:
-            plans.finish(connection, number, done, now=now)
+            plans.finish(connection, number, done, by=by, now=now)
 
     def end_plan(self, number: int) -> Plan:
         """Close a plan of which nothing is left to do, and return it."""

@@ -15,6 +15,7 @@ from sqlalchemy.sql import ColumnElement
 from airflow_aml_data.core.catalog import history, leases
 from airflow_aml_data.core.catalog.records import (
     Candidate,
+    Claim,
     FinishedDeletion,
     Plan,
     PlanEntry,
@@ -322,30 +323,31 @@ def _state(connection: Connection, number: int, allowed: Sequence[str]) -> str:
 
 
 def claim(
-    connection: Connection, number: int, output_ids: Sequence[str], *, why_kept: Judge, now: datetime
-) -> list[tuple[str, str]]:
+    connection: Connection, number: int, output_ids: Sequence[str], *, by: str, why_kept: Judge, now: datetime
+) -> Claim:
     """Take outputs out of everybody's reach before their files go; see :meth:`.Catalog.claim_for_deletion`."""
     _state(connection, number, ("approved",))
     made = connection.scalar(select(plans.c.created_at).where(plans.c.id == number))
     places = registered_places(connection, made)
-    claimed: list[str] = []
-    kept: list[tuple[str, str]] = []
+    claimed: set[str] = set()
+    taken_over: set[str] = set()
+    kept: dict[str, str] = {}
     for batch in leases.batches(sorted(output_ids)):
         for row in _held(connection, number, batch, now):
             if row["state"] == "deleting" and row["plan_id"] == number:
-                claimed.append(row["id"])
+                taken_over.add(row["id"])
             elif row["state"] not in _LIVING:
-                kept.append((row["id"], f"{row['state']} by plan {row['plan_id']}"))
+                kept[row["id"]] = f"{row['state']} by plan {row['plan_id']}"
             elif why := why_kept(Candidate(*(row[name] for name in Candidate._fields)), places):
-                kept.append((row["id"], why))
+                kept[row["id"]] = why
             else:
-                claimed.append(row["id"])
-    for batch in leases.batches(claimed):
+                claimed.add(row["id"])
+    for batch in leases.batches(sorted(claimed | taken_over)):
         connection.execute(update(outputs).where(outputs.c.id.in_(batch)).values(state="deleting", plan_id=number))
-        _set(connection, number, batch, state="deleting")
-    for output_id, why in kept:
+        _set(connection, number, batch, state="deleting", sweeper=by)
+    for output_id, why in kept.items():
         _set(connection, number, [output_id], state="skipped", detail=why)
-    return kept
+    return Claim(claimed, taken_over, kept)
 
 
 def _held(connection: Connection, number: int, output_ids: Sequence[str], now: datetime) -> list[dict[str, Any]]:
@@ -390,12 +392,15 @@ def _set(connection: Connection, number: int, output_ids: Sequence[str], **value
     )
 
 
-def finish(connection: Connection, number: int, done: Sequence[FinishedDeletion], *, now: datetime) -> None:
-    """Note that the files of claimed outputs are gone; of each, the first to say so counts."""
+def finish(connection: Connection, number: int, done: Sequence[FinishedDeletion], *, by: str, now: datetime) -> None:
+    """Note that the files of claimed outputs are gone; who has claimed one last counts."""
     deleting: set[str] = set()
     for batch in leases.batches(sorted(each.output_id for each in done)):
         query = select(plan_outputs.c.output_id).where(
-            plan_outputs.c.plan_id == number, plan_outputs.c.output_id.in_(batch), plan_outputs.c.state == "deleting"
+            plan_outputs.c.plan_id == number,
+            plan_outputs.c.output_id.in_(batch),
+            plan_outputs.c.state == "deleting",
+            plan_outputs.c.sweeper == by,
         )
         deleting.update(connection.scalars(query.order_by(plan_outputs.c.output_id).with_for_update()))
     for batch in leases.batches(sorted(deleting)):
@@ -414,8 +419,8 @@ def finish(connection: Connection, number: int, done: Sequence[FinishedDeletion]
         update(plan_outputs).where(*mine).values(values),
         [{f"done_{name}": value for name, value in each._asdict().items()} for each in first],
     )
-    by = connection.scalar(select(plans.c.decided_by).where(plans.c.id == number))
-    told = f"Plan {number}, approved by {by}"
+    person = connection.scalar(select(plans.c.decided_by).where(plans.c.id == number))
+    told = f"Plan {number}, approved by {person}"
     history.append(
         connection,
         (

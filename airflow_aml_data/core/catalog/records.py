@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
@@ -320,6 +320,19 @@ class PlannedDeletion(NamedTuple):
     reason: str
     files: Sequence[PlannedFile]
     detail: str = ""
+
+
+class Claim(NamedTuple):
+    """What became of outputs of a plan that a sweep has claimed, by id.
+
+    :param claimed: Those that are its own to delete.
+    :param taken_over: Those that another sweep of the plan had claimed, and may have deleted in part.
+    :param kept: Those that stay, and why.
+    """
+
+    claimed: Set[str]
+    taken_over: Set[str]
+    kept: Mapping[str, str]
 
 
 class FinishedDeletion(NamedTuple):

@@ -196,6 +196,7 @@ plan_outputs = Table(
     Column("detail", Text, nullable=False),
     Column("deleted_files", BigInteger, nullable=False),
     Column("freed_bytes", BigInteger, nullable=False),
+    Column("sweeper", String),  # who has claimed it last
     Index("aml_plan_outputs_output", "output_id"),
 )
 

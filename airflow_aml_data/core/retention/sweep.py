@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Sequence, Set
 from itertools import chain
 
 from airflow_aml_data.core.catalog import Candidate, FinishedDeletion, Plan, PlanEntry, RegisteredPlace
@@ -77,18 +78,25 @@ def _sweep_entries(
         registered = RegisteredData.of(workspace, places).by_what(output)
         return scope.why_kept(output, catalog.now(), registered=registered)
 
-    kept = dict(catalog.claim_for_deletion(number, [each.output_id for each in left], judge))
-    for output_id, why in kept.items():
+    by = uuid.uuid4().hex
+    claim = catalog.claim_for_deletion(number, [each.output_id for each in left], judge, by=by)
+    for output_id, why in claim.kept.items():
         log.info("Output %s stays: %s.", output_id, why)
-    claimed = [each for each in left if each.output_id not in kept]
-    datastores = {each.datastore for each in claimed}
-    return len(left), sum(_delete(workspace, number, datastore, claimed) for datastore in datastores)
+    ours = [each for each in left if each.output_id in claim.claimed or each.output_id in claim.taken_over]
+    freed = 0
+    for datastore in {each.datastore for each in ours}:
+        here = [each for each in ours if each.datastore == datastore]
+        done = _delete(workspace, number, datastore, here, claim.taken_over)
+        catalog.finish_deletion(number, done, by=by)
+        freed += sum(each.size_bytes for each in done)
+    return len(left), freed
 
 
-def _delete(workspace: ConnectedWorkspace, number: int, datastore: str, claimed: Sequence[PlanEntry]) -> int:
-    """Delete the files of outputs on one datastore, write down what came of it, and return the bytes."""
+def _delete(
+    workspace: ConnectedWorkspace, number: int, datastore: str, entries: Sequence[PlanEntry], taken_over: Set[str]
+) -> list[FinishedDeletion]:
+    """Delete the files of outputs on one datastore, and say what came of it."""
     storage, catalog = workspace.storage(datastore), workspace.catalog
-    entries = [each for each in claimed if each.datastore == datastore]
     planned = {
         output_id: [StoredFile(path, size_bytes, etag) for path, etag, size_bytes, _ in files]
         for output_id, files in catalog.planned_files(number, [each.output_id for each in entries]).items()
@@ -97,14 +105,14 @@ def _delete(workspace: ConnectedWorkspace, number: int, datastore: str, claimed:
     found = {each.file: each for each in storage.delete_unchanged(file for file in files if file.etag)}
     manifests = (file for file in files if not file.etag)  # last: without it nobody knows an output's files
     found |= {each.file: each for each in storage.delete_unchanged(manifests)}
-    done = [_done(each, [found[file] for file in planned[each.output_id]]) for each in entries]
-    catalog.finish_deletion(number, done)
-    return sum(each.size_bytes for each in done)
+    return [
+        _done(each, [found[file] for file in planned[each.output_id]], each.output_id in taken_over) for each in entries
+    ]
 
 
-def _done(entry: PlanEntry, deletions: Sequence[Deletion]) -> FinishedDeletion:
-    """What came of an output's planned files."""
-    gone = {"deleted", "missing"} if entry.state == "deleting" else {"deleted"}  # by a sweep that was cut off, then
+def _done(entry: PlanEntry, deletions: Sequence[Deletion], is_taken_over: bool) -> FinishedDeletion:
+    """What came of an output's planned files; those that are missing another sweep has deleted, when there was one."""
+    gone = {"deleted", "missing"} if is_taken_over else {"deleted"}
     sizes = [each.file.size_bytes for each in deletions if each.outcome in gone]
     changed = sum(each.outcome == "changed" for each in deletions)
     kept = [each.reason for each in deletions if each.outcome == "kept"]

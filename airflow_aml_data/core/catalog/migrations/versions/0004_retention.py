@@ -42,6 +42,7 @@ def upgrade() -> None:
         sa.Column("detail", sa.Text, nullable=False),
         sa.Column("deleted_files", sa.BigInteger, nullable=False),
         sa.Column("freed_bytes", sa.BigInteger, nullable=False),
+        sa.Column("sweeper", sa.String),
     )
     op.create_index("aml_plan_outputs_output", "aml_plan_outputs", ["output_id"])
     op.create_table(
