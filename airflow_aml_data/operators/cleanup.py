@@ -23,8 +23,7 @@ _ENDED = ("success", "failed", "skipped", "upstream_failed", "removed")
 class CleanupIntermediateDataOperator(BaseOperator):
     """Delete what the tasks of this DAG run wrote and nobody needs any more; see :func:`cleanup_intermediate_data`.
 
-    Clear the task when it was cut off: it goes on where it ended. Returns the plan's number (None when nothing may go),
-    ``deleted_files`` and ``freed_bytes``.
+    Clear the task when it was cut off: it goes on where it ended. Returns the plan's number, ``deleted_files`` and ``freed_bytes``.
 
     :param conn_id: Airflow connection of type ``azureml``; None: the default one.
     """
@@ -36,7 +35,7 @@ class CleanupIntermediateDataOperator(BaseOperator):
         super().__init__(**kwargs)
         self.conn_id = conn_id
 
-    def execute(self, context: Context) -> dict[str, int | None]:
+    def execute(self, context: Context) -> dict[str, int]:
         from airflow_aml_data.core.retention.plan import RetentionScope, make_plan
         from airflow_aml_data.core.retention.sweep import sweep_plan
 
@@ -55,7 +54,7 @@ class CleanupIntermediateDataOperator(BaseOperator):
         for why, (outputs, size_bytes) in sorted(made.kept.items()):
             self.log.info("Stay: %d outputs, %s: %s", outputs, readable_bytes(size_bytes), why)
         for each in plans:
-            log_end(workspace.catalog, each)
+            log_end(each, catalog.plan_entries(each.id))
         return {
             "plan": made.id,
             "deleted_files": sum(each.deleted_files for each in plans),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
-    from airflow_aml_data.core.catalog import Catalog, Plan, PlanEntry
+    from airflow_aml_data.core.catalog import Plan, PlanEntry
     from airflow_aml_data.core.connect import ConnectedWorkspace
     from airflow_aml_data.core.retention.plan import DagRun, OpenRuns, RetentionScope
 
@@ -258,7 +258,8 @@ def end_of_plan(number: int, *, rejected_by: str, conn_id: str | None = None) ->
     plan = catalog.get_plan(number)
     if plan.state == "planned":
         plan = catalog.decide_plan(number, approved=False, by=rejected_by)
-    page = store_report(workspace, plan)
+    entries = catalog.plan_entries(number)
+    page = store_report(workspace, plan, entries)
     log.info("The report is %r on datastore %r.", page, workspace.datastore_name(None))
     result = {
         "plan": number,
@@ -267,17 +268,17 @@ def end_of_plan(number: int, *, rejected_by: str, conn_id: str | None = None) ->
         "planned_bytes": plan.size_bytes,
         "freed_bytes": plan.freed_bytes,
         "deleted_files": plan.deleted_files,
-        "by_dag": [asdict(each) for each in totals(catalog.plan_entries(number))][:_SHOWN],
+        "by_dag": [asdict(each) for each in totals(entries)][:_SHOWN],
         "page": page,
     }
-    log_end(catalog, plan)
+    log_end(plan, entries)
     return result
 
 
-def log_end(catalog: Catalog, plan: Plan) -> None:
+def log_end(plan: Plan, entries: Iterable[PlanEntry]) -> None:
     """Say what became of a plan, and what of it stays."""
     log.info("Plan %d is %s, by %s: %s freed.", plan.id, plan.state, plan.decided_by, readable_bytes(plan.freed_bytes))
-    for each in catalog.plan_entries(plan.id):
+    for each in entries:
         if each.state in ("skipped", "struck_out"):
             log.info("Stays: %s, %s.", each.output_id, each.detail)
 

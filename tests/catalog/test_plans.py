@@ -13,8 +13,8 @@ from tests.catalog.conftest import make_output, make_run, write_output
 FILES = (PlannedFile("data/prepared/a", "e1", 10), PlannedFile(".aml_data/prepared.json", "", 5))
 
 
-def may_go(output, places):
-    return ""
+def may_go(places):
+    return lambda output: ""
 
 
 @pytest.fixture
@@ -23,9 +23,10 @@ def output_id(fresh_catalog):
 
 
 @pytest.fixture
-def plan(fresh_catalog, output_id):
+def plan(fresh_catalog, output_id, clock):
     return fresh_catalog.create_plan(
         [PlannedDeletion(output_id, "old", FILES)],
+        as_of=clock(),
         by="test",
         settings={"a": 1},
         kept={"pinned by ann": (2, 30)},
@@ -41,7 +42,7 @@ def test_a_plan_is_numbered_and_keeps_what_it_was_given(fresh_catalog, clock, pl
     assert fresh_catalog.planned_files(plan.id, [output_id]) == {output_id: sorted(FILES)}
     (entry,) = fresh_catalog.plan_entries(plan.id)
     assert (entry.output_id, entry.datastore, entry.path, entry.reason) == (output_id, "lake", "data/prepared", "old")
-    another = fresh_catalog.create_plan([], by="test", settings={}, kept={}, managed={}, stopped=True)
+    another = fresh_catalog.create_plan([], as_of=clock(), by="test", settings={}, kept={}, managed={}, stopped=True)
     assert [each.id for each in fresh_catalog.find_plans()] == [another.id, plan.id]
     assert (another.id, another.state, another.outputs, another.size_bytes) == (plan.id + 1, "stopped", 0, 0)
 
@@ -118,9 +119,12 @@ def test_each_output_is_judged_again_by_what_is_there_now(fresh_catalog, clock, 
     )
     judged = []
 
-    def judge(output, places):
-        judged.append((output.id, output.lease, output.used_at, [tuple(each) for each in places]))
-        return "because"
+    def judge(places):
+        def why_kept(output):
+            judged.append((output.id, output.lease, output.used_at, [tuple(each) for each in places]))
+            return "because"
+
+        return why_kept
 
     assert fresh_catalog.claim_for_deletion(plan.id, [output_id], judge, by="sweep").kept == {output_id: "because"}
     dataset = "'since' version 1"

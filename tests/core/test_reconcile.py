@@ -20,7 +20,7 @@ from airflow_aml_data.core.retention.sweep import sweep_plan
 from airflow_aml_data.core.storage.base import StoredFile, Survey
 from airflow_aml_data.errors import DataChanged, InvalidConfiguration
 from tests.core.steps import READ, Steps
-from tests.core.test_retention import STORE, Calendar, calendar, nobody  # noqa: F401
+from tests.core.test_retention import STORE, nobody
 
 pytestmark = pytest.mark.slow
 
@@ -80,7 +80,18 @@ def test_a_grace_period_and_the_retention_period(steps, days, listed, deleted):
     assert len(clean_up(steps)) == deleted
 
 
-def test_what_is_registered_pinned_or_written_since_stays(steps):
+def test_what_a_person_pins_stays_until_it_is_let_go(steps):
+    put(steps, f"{STRANGE}/a.txt")
+    (unknown,) = look(steps).unknown
+    catalog = steps.connected.catalog
+    catalog.pin_output(unknown.output_id, by="ann", reason="another Airflow's")
+    assert look(steps).unknown == [unknown]
+    assert clean_up(steps) == []
+    catalog.unpin_output(unknown.output_id, by="ann")
+    assert clean_up(steps) == [unknown.path]
+
+
+def test_what_is_registered_or_written_since_stays(steps):
     folder = STRANGE.rpartition("/")[0]
     put(steps, f"{STRANGE}/a.txt")
     Dataset.File.from_files((Datastore.get(steps.workspace, STORE), f"{STRANGE}/a.txt")).register(steps.workspace, "x")

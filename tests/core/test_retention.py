@@ -6,22 +6,23 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from threading import Barrier, BrokenBarrierError, current_thread
 from typing import Any
 
 import pytest
 
 from airflow_aml_data import Dataset, Datastore, OutputFileDatasetConfig
-from airflow_aml_data.core.catalog import Catalog, Plan
+from airflow_aml_data.core.catalog import Plan
 from airflow_aml_data.core.connect import ConnectedWorkspace, WorkspaceConfig
 from airflow_aml_data.core.outputs import OutputReference
+from airflow_aml_data.core.retention import plan as plan_module
 from airflow_aml_data.core.retention.plan import RetentionScope, make_plan
 from airflow_aml_data.core.retention.rules import RetentionPolicy
 from airflow_aml_data.core.retention.sweep import sweep_plan
 from airflow_aml_data.core.storage.base import Deletion, StoredFile
 from airflow_aml_data.core.storage.local import LocalStorage
 from airflow_aml_data.errors import DataDeleted, InvalidDeclaration, PlanNotReady, StepFailed, StorageError
+from tests.core.conftest import Calendar
 from tests.core.steps import READ, Steps
 
 pytestmark = pytest.mark.slow
@@ -32,24 +33,6 @@ STORE = "workspaceblobstore"
 def nobody(runs: Any) -> set[Any]:
     """No run of Airflow's is open."""
     return set()
-
-
-class Calendar:
-    """The catalog's clock, days after now."""
-
-    def __init__(self) -> None:
-        self.days = 0.0
-
-    def __call__(self) -> datetime:
-        return datetime.now(UTC) + timedelta(days=self.days)
-
-
-@pytest.fixture
-def calendar(steps: Steps, monkeypatch: pytest.MonkeyPatch) -> Calendar:
-    calendar = Calendar()
-    catalog = Catalog(steps.connected.config.catalog_connection_string, now=calendar)
-    monkeypatch.setattr(ConnectedWorkspace, "catalog", property(lambda _: catalog))
-    return calendar
 
 
 @pytest.fixture
@@ -153,6 +136,23 @@ def test_what_is_needed_stays_and_the_plan_says_why(steps, calendar, plan, keep,
     assert made.outputs == 0
     assert [reason[: len(why)] for reason in made.kept] == [why]
     assert list(made.kept.values()) == [[1, len("new a.txt")]]
+
+
+def test_what_is_registered_while_the_plan_is_made_stays(steps, calendar, plan, monkeypatch):
+    """After the planner has read what is registered, and before the plan is written down."""
+    reference = steps.write("a.txt")
+    calendar.days = 31
+    planned = plan_module._planned
+
+    def register_meanwhile(*args: Any) -> Any:
+        calendar.days += 0.001
+        registered(steps, reference)
+        calendar.days += 0.001
+        return planned(*args)
+
+    monkeypatch.setattr(plan_module, "_planned", register_meanwhile)
+    assert plan(sweep=True).deleted_files == 0
+    assert len(steps.stored()) == 1
 
 
 def test_a_thousand_reasons_are_told_by_their_kind(steps, calendar, plan, monkeypatch):
@@ -321,7 +321,7 @@ def test_nobody_writes_where_a_sweep_deletes(steps, calendar, plan):
     calendar.days = 31
     made, catalog = plan(), steps.connected.catalog
     catalog.decide_plan(made.id, approved=True, by="ann")
-    assert catalog.claim_for_deletion(made.id, [reference.output_id], lambda *_: "", by="x").kept == {}
+    assert catalog.claim_for_deletion(made.id, [reference.output_id], lambda _: lambda _: "", by="x").kept == {}
     with pytest.raises(StorageError, match=f"plan {made.id} is deleting output"):
         steps.write("b.txt", output=output, run_id="r2")
     sweep_plan(steps.connected, made.id, nobody)
@@ -334,7 +334,7 @@ def test_a_sweep_that_was_cut_off_is_counted_whole(steps, calendar, plan):
     calendar.days = 31
     made, catalog = plan(), steps.connected.catalog
     catalog.decide_plan(made.id, approved=True, by="ann")
-    catalog.claim_for_deletion(made.id, [reference.output_id], lambda *_: "", by="x")
+    catalog.claim_for_deletion(made.id, [reference.output_id], lambda _: lambda _: "", by="x")
     steps.connected.storage(STORE).delete_files([f"{reference.path}/a.txt"])  # and then it was killed
     done = sweep_plan(steps.connected, made.id, nobody)
     assert (done.state, done.deleted_files, done.freed_bytes) == ("ended", done.files, done.size_bytes)

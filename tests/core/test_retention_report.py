@@ -12,8 +12,9 @@ from airflow_aml_data import OutputFileDatasetConfig
 from airflow_aml_data.core.retention.plan import RetentionScope, make_plan
 from airflow_aml_data.core.retention.report import report_page, store_report, totals
 from airflow_aml_data.core.retention.sweep import sweep_plan
+from tests.core.conftest import Calendar
 from tests.core.steps import Steps
-from tests.core.test_retention import STORE, Calendar, calendar, nobody  # noqa: F401
+from tests.core.test_retention import STORE, nobody
 
 pytestmark = pytest.mark.slow
 
@@ -28,7 +29,7 @@ def swept(steps: Steps) -> int:
     return plan.id
 
 
-def test_the_page_tells_what_went_what_stays_and_why(steps: Steps, calendar: Calendar) -> None:  # noqa: F811
+def test_the_page_tells_what_went_what_stays_and_why(steps: Steps, calendar: Calendar) -> None:
     steps.write("a.txt", task_id="first")
     steps.write("b.txt", "c.txt", task_id="second")
     steps.write("d.txt", task_id="pinned", output=OutputFileDatasetConfig("out", keep=True).as_upload())
@@ -38,7 +39,7 @@ def test_the_page_tells_what_went_what_stays_and_why(steps: Steps, calendar: Cal
     catalog = steps.connected.catalog
     plan, entries = catalog.get_plan(number), catalog.plan_entries(number)
 
-    path = store_report(steps.connected, plan)
+    path = store_report(steps.connected, plan, entries)
 
     page = steps.stored()[path]
     assert path == f"retention_reports/plan_{number:06}.html"
@@ -54,7 +55,7 @@ def test_the_page_tells_what_went_what_stays_and_why(steps: Steps, calendar: Cal
     assert "http" not in page  # nothing from elsewhere
 
 
-def test_the_plot_shows_bytes_by_age(steps: Steps, calendar: Calendar) -> None:  # noqa: F811
+def test_the_plot_shows_bytes_by_age(steps: Steps, calendar: Calendar) -> None:
     for days in (0, 0.9, 7.1, 45, 200):
         calendar.days = 200 - days
         steps.write("a.txt", task_id=f"days{int(days * 10)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 from airflow.dag_processing.dagbag import BundleDagBag
@@ -10,7 +10,9 @@ from airflow.dag_processing.dagbag import BundleDagBag
 from airflow_aml_data import Dataset
 from airflow_aml_data.core.retention.plan import RetentionScope, make_plan
 from airflow_aml_data.core.retention.sweep import sweep_plan
-from airflow_aml_data.errors import DataDeleted
+from airflow_aml_data.core.storage.base import Deletion, StoredFile
+from airflow_aml_data.core.storage.local import LocalStorage
+from airflow_aml_data.errors import DataDeleted, StorageError
 from tests.core.steps import READ, Steps
 from tests.skin.conftest import FinishedRun
 
@@ -80,6 +82,29 @@ def test_tasks_that_have_not_ended_keep_everything(steps: Steps, run_dag: Callab
     )
     assert finished.task_states["cleanup_intermediate_data"] == "failed"
     assert names(steps, "deleted") == set()
+
+
+def test_one_that_was_cut_off_goes_on(
+    steps: Steps, run_dag: Callable[..., FinishedRun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delete = LocalStorage.delete_unchanged
+    calls: list[int] = []
+
+    def cut_off_once(storage: LocalStorage, files: Iterable[StoredFile]) -> list[Deletion]:
+        done = delete(storage, files)
+        calls.append(len(done))
+        if len(calls) == 1:
+            raise StorageError("the store is gone")
+        return done
+
+    monkeypatch.setattr(LocalStorage, "delete_unchanged", cut_off_once)
+    finished = run_dag((DAG_FILE % "true").replace("data()", "data(retries=1, retry_delay=0)"))
+
+    assert finished.tries["cleanup_intermediate_data"] == 2
+    assert names(steps, "deleted") == {"first", "part"}
+    report = finished.xcom("cleanup_intermediate_data")
+    assert report["deleted_files"] == 6
+    assert {each.state for each in steps.connected.catalog.find_plans()} == {"ended"}
 
 
 def test_it_comes_after_all_tasks_but_other_teardowns(parse: Callable[[str], BundleDagBag]) -> None:

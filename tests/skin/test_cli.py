@@ -248,7 +248,10 @@ def test_open_runs_are_asked_for_in_few_queries(dag_runs):
     asked: list[str] = []
     with create_session() as session:
         engine = session.get_bind()
-    count = lambda *call: asked.append(call[2])  # noqa: E731
+
+    def count(*call: Any) -> None:
+        asked.append(call[2])
+
     event.listen(engine, "before_cursor_execute", count)
     found = cli_commands.open_runs({("dag", f"r{number}") for number in range(700)} | {("other", "r0")})
     event.remove(engine, "before_cursor_execute", count)

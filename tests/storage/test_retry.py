@@ -126,7 +126,7 @@ def test_an_error_ends_the_others_also_while_they_wait():
 def test_an_error_that_comes_while_nobody_looks_is_told_as_it_is():
     requests = Requests()
 
-    class ComesLate(SimpleQueue):  # type: ignore[type-arg]
+    class ComesLate(SimpleQueue[Any]):
         """Has its error when the time to wait for it has just passed."""
 
         def get(self, block: bool = True, timeout: float | None = None) -> Any:

@@ -338,11 +338,11 @@ class Catalog:
     def pin_output(self, output_id: str, *, by: str, reason: str) -> None:
         """Keep an output until :meth:`unpin_output`, whatever its age.
 
-        :raises DataChanged: for an output that is not committed, such as a deleted one.
+        :raises DataChanged: for one that is not there, such as a deleted one.
         """
         now = self._now()
         with self._database.writing() as connection:
-            leases.check_committed(connection, [output_id])
+            plans.check_pinnable(connection, output_id)
             plans.pin(connection, output_id, f"{by}: {reason}" if reason else by, now=now)
 
     def unpin_output(self, output_id: str, *, by: str) -> None:
@@ -431,14 +431,17 @@ class Catalog:
         self,
         planned: Sequence[PlannedDeletion],
         *,
+        as_of: datetime,
         by: str,
         settings: Mapping[str, Any],
         kept: Mapping[str, Sequence[int]],
         managed: Mapping[str, int],
         stopped: bool,
     ) -> Plan:
-        """Write a deletion plan down; see :class:`.Plan`."""
-        now = self._now()
+        """Write a deletion plan down; see :class:`.Plan`.
+
+        :param as_of: When planning began: what has been registered since is looked at again before anything is deleted.
+        """
         with self._database.writing() as connection:
             return plans.create(
                 connection,
@@ -448,7 +451,7 @@ class Catalog:
                 kept=kept,
                 managed=managed,
                 planned=planned,
-                now=now,
+                now=as_of,
             )
 
     def get_plan(self, number: int) -> Plan:
@@ -496,8 +499,8 @@ class Catalog:
 
         May be repeated, and by another sweep of the plan: it takes over what was claimed before.
 
-        :param why_kept: Takes an output as it is now, and what has been registered since the plan was made; returns why it stays,
-            or an empty text.
+        :param why_kept: Takes what has been registered since planning began; returns what says of an output, as it is now, why it
+            stays, or an empty text.
         :param by: An id of the sweep.
         :raises PlanNotReady: for a plan that is not approved.
         """

@@ -23,7 +23,7 @@ def known(connection: Connection) -> Iterator[KnownOutput]:
     columns = [outputs.c[name] for name in KnownOutput._fields]
     query = select(*columns).where(outputs.c.state != "deleted")
     for row in connection.execute(query.execution_options(yield_per=_ROWS)):
-        yield KnownOutput(*row)
+        yield KnownOutput._make(row)
 
 
 def move(
@@ -69,14 +69,12 @@ def adopt(connection: Connection, found: Sequence[UnknownFiles], *, now: datetim
             "plan_id": None,
             "deleted_at": None,
         }
-        was = connection.execute(
-            select(outputs.c.state, outputs.c.changed_at, outputs.c.size_bytes).where(outputs.c.id == each.output_id)
-        ).one_or_none()
-        if was is not None and was.state == "deleting":
+        was = connection.execute(select(outputs.c.state).where(outputs.c.id == each.output_id)).scalar_one_or_none()
+        if was == "deleting":
             continue  # a plan has it
         statement = leases.inserting(connection, outputs).values(row | changing)
         connection.execute(statement.on_conflict_do_update(index_elements=["id"], set_=changing))
-        if was is None or was.state != "unknown":
+        if was != "unknown":
             told = f"{each.files} files, {each.size_bytes} bytes in {each.path!r} belong to no output."
             history.append(
                 connection,

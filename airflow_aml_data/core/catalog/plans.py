@@ -32,8 +32,10 @@ _ROWS = 1000
 _WHOLE, _ATTEMPTS = ("committed", "unknown"), ("writing", "abandoned")
 _LIVING = (*_WHOLE, *_ATTEMPTS)
 
-Judge = Callable[[Candidate, Sequence[RegisteredPlace]], str]
-"""Says why an output stays, given what has been registered since the plan was made; an empty text: it may go."""
+Judge = Callable[[Sequence[RegisteredPlace]], Callable[[Candidate], str]]
+"""Given what has been registered since planning began, what says why an output stays; an empty text: it may go."""
+_MARGIN = timedelta(hours=1)
+"""A registration has its time before others can see it."""
 
 
 def candidates(
@@ -328,7 +330,7 @@ def claim(
     """Take outputs out of everybody's reach before their files go; see :meth:`.Catalog.claim_for_deletion`."""
     _state(connection, number, ("approved",))
     made = connection.scalar(select(plans.c.created_at).where(plans.c.id == number))
-    places = registered_places(connection, made)
+    judge = why_kept(registered_places(connection, made - _MARGIN if made else None))
     claimed: set[str] = set()
     taken_over: set[str] = set()
     kept: dict[str, str] = {}
@@ -338,7 +340,7 @@ def claim(
                 taken_over.add(row["id"])
             elif row["state"] not in _LIVING:
                 kept[row["id"]] = f"{row['state']} by plan {row['plan_id']}"
-            elif why := why_kept(Candidate(*(row[name] for name in Candidate._fields)), places):
+            elif why := judge(Candidate(*(row[name] for name in Candidate._fields))):
                 kept[row["id"]] = why
             else:
                 claimed.add(row["id"])
@@ -364,6 +366,16 @@ def _held(connection: Connection, number: int, output_ids: Sequence[str], now: d
     )
     holders = {row[0]: row[1] for row in connection.execute(query_leases.group_by(leases_table.c.output_id))}
     return [{**row, "lease": holders.get(row["id"], "")} for row in found]
+
+
+def check_pinnable(connection: Connection, output_id: str) -> None:
+    """Hold the row of an output that is there: a committed one, or files that no step accounts for.
+
+    :raises DataChanged: for any other.
+    """
+    query = select(outputs.c.state).where(outputs.c.id == output_id).with_for_update()
+    if connection.scalar(query) != "unknown":
+        leases.check_committed(connection, [output_id])
 
 
 def pin(connection: Connection, output_id: str, why: str, *, now: datetime) -> None:

@@ -103,7 +103,7 @@ def make_plan(workspace: ConnectedWorkspace, scope: RetentionScope, open_runs: O
     managed = {name: size for name, size in workspace.catalog.managed_bytes().items() if name in scope.datastores}
     too_much = [] if scope.run else _too_much(due, planned, managed, scope.maximum_share)
     return workspace.catalog.create_plan(
-        sorted(planned), by=by, settings=scope.to_json(), kept=kept, managed=managed, stopped=bool(too_much)
+        sorted(planned), as_of=now, by=by, settings=scope.to_json(), kept=kept, managed=managed, stopped=bool(too_much)
     )
 
 

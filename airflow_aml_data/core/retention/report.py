@@ -53,13 +53,12 @@ def totals(entries: Iterable[PlanEntry]) -> list[Total]:
     return sorted(found, key=lambda each: (-each.size_bytes, each.dag_id, each.datastore))
 
 
-def store_report(workspace: ConnectedWorkspace, plan: Plan) -> str:
+def store_report(workspace: ConnectedWorkspace, plan: Plan, entries: Sequence[PlanEntry]) -> str:
     """Write the page of a plan into the workspace's default datastore, and return its path there.
 
     It has no parts elsewhere: whoever has the file can open it. A page that is there already is replaced.
     """
     catalog = workspace.catalog
-    entries = catalog.plan_entries(plan.id)
     ages = catalog.bytes_by_age(sorted({each.datastore for each in entries}), _AGES)
     path = f"{REPORTS_FOLDER}/plan_{plan.id:06}.html"
     workspace.storage(None).write_bytes(path, report_page(plan, entries, ages, catalog.now()).encode())

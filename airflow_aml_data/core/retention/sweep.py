@@ -72,11 +72,15 @@ def _sweep_entries(
     scope = RetentionScope.from_json(catalog.get_plan(number).settings)
     unended = open_runs({(each.dag_id, each.run_id) for each in left})
 
-    def judge(output: Candidate, places: Sequence[RegisteredPlace]) -> str:
-        if (output.dag_id, output.run_id) in unended:
-            return "its run has not ended"
-        registered = RegisteredData.of(workspace, places).by_what(output)
-        return scope.why_kept(output, catalog.now(), registered=registered)
+    def judge(places: Sequence[RegisteredPlace]) -> Callable[[Candidate], str]:
+        registered, now = RegisteredData.of(workspace, places), catalog.now()
+
+        def why_kept(output: Candidate) -> str:
+            if (output.dag_id, output.run_id) in unended:
+                return "its run has not ended"
+            return scope.why_kept(output, now, registered=registered.by_what(output))
+
+        return why_kept
 
     by = uuid.uuid4().hex
     claim = catalog.claim_for_deletion(number, [each.output_id for each in left], judge, by=by)
