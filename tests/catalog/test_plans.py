@@ -153,6 +153,8 @@ def test_candidates_are_those_nobody_has_touched_since(fresh_catalog, clock):
     then = clock() - timedelta(seconds=60)
     with fresh_catalog.candidates(["lake"], changed_before=then, begun_before=then) as found:
         assert [each.id for each in found] == [old]
+    with fresh_catalog.candidates([], changed_before=clock(), begun_before=clock()) as found:
+        assert list(found) == []  # nothing means nothing
     assert fresh_catalog.used_of_late(["lake"], changed_before=then) == [1, 5_000_000_000]
     assert fresh_catalog.used_of_late(["other"], changed_before=then) == [0, 0]
     with fresh_catalog.candidates(["lake", "other"], changed_before=clock(), begun_before=clock()) as found:

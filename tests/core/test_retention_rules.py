@@ -18,7 +18,6 @@ NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 def output(**known) -> Candidate:
     """Nothing keeps it but its age."""
     values = dict.fromkeys(Candidate._fields, "") | {
-        "files": 1,
         "size_bytes": 1,
         "created_at": NOW,
         "changed_at": NOW,

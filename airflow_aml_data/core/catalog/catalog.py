@@ -354,7 +354,7 @@ class Catalog:
     @contextmanager
     def candidates(
         self,
-        datastores: Sequence[str],
+        datastores: Sequence[str] | None,
         *,
         changed_before: datetime,
         begun_before: datetime,
@@ -362,7 +362,7 @@ class Catalog:
     ) -> Iterator[Iterator[Candidate]]:
         """Outputs that may be old enough to go: streamed, in one consistent view.
 
-        :param datastores: Where; none: anywhere.
+        :param datastores: Where; None: anywhere.
         :param changed_before: When whole outputs were last written and read.
         :param begun_before: When attempts that came to nothing began.
         :param run: Only those of one DAG run: DAG id, run id.

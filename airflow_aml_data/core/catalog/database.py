@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 _WAIT_SECONDS = 30
 """How long a transaction waits for another one: many steps end at once, none holds the lock for long."""
 
+ROWS_AT_ONCE = 1000
+"""Of a streamed answer, or of one statement that writes: a million rows do not fit into memory."""
 _CONNECT_SECONDS = 10
 _DRIVERS = {"sqlite": ("", "pysqlite"), "postgresql": ("", "psycopg2", "psycopg")}
 _WRITES = "aml_writes"

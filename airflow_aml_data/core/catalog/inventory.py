@@ -12,17 +12,16 @@ from typing import Any
 from sqlalchemy import Connection, select, update
 
 from airflow_aml_data.core.catalog import history, leases
+from airflow_aml_data.core.catalog.database import ROWS_AT_ONCE
 from airflow_aml_data.core.catalog.records import HistoryEvent, KnownOutput, OutputState, UnknownFiles
 from airflow_aml_data.core.catalog.schema import outputs
-
-_ROWS = 5000
 
 
 def known(connection: Connection) -> Iterator[KnownOutput]:
     """Every output that is not deleted; streamed."""
     columns = [outputs.c[name] for name in KnownOutput._fields]
     query = select(*columns).where(outputs.c.state != "deleted")
-    for row in connection.execute(query.execution_options(yield_per=_ROWS)):
+    for row in connection.execute(query.execution_options(yield_per=ROWS_AT_ONCE)):
         yield KnownOutput._make(row)
 
 

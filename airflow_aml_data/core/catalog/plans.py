@@ -13,6 +13,7 @@ from sqlalchemy import Connection, and_, bindparam, case, func, insert, or_, sel
 from sqlalchemy.sql import ColumnElement
 
 from airflow_aml_data.core.catalog import history, leases
+from airflow_aml_data.core.catalog.database import ROWS_AT_ONCE
 from airflow_aml_data.core.catalog.records import (
     Candidate,
     Claim,
@@ -28,7 +29,6 @@ from airflow_aml_data.core.catalog.schema import dataset_versions, outputs, plan
 from airflow_aml_data.core.catalog.schema import leases as leases_table
 from airflow_aml_data.errors import InvalidDeclaration, PlanNotReady
 
-_ROWS = 1000
 _WHOLE, _ATTEMPTS = ("committed", "unknown"), ("writing", "abandoned")
 _LIVING = (*_WHOLE, *_ATTEMPTS)
 
@@ -41,7 +41,7 @@ _MARGIN = timedelta(hours=1)
 def candidates(
     connection: Connection,
     *,
-    datastores: Sequence[str],
+    datastores: Sequence[str] | None,
     changed_before: datetime,
     begun_before: datetime,
     run: tuple[str, str] | None,
@@ -71,7 +71,7 @@ def candidates(
             ),
         )
     )
-    for row in connection.execute(query.execution_options(yield_per=_ROWS)):
+    for row in connection.execute(query.execution_options(yield_per=ROWS_AT_ONCE)):
         yield Candidate._make(row)
 
 
@@ -86,8 +86,8 @@ def used_of_late(connection: Connection, datastores: Sequence[str], *, changed_b
     return [int(each) for each in connection.execute(query).one()]
 
 
-def _in_scope(datastores: Sequence[str], run: tuple[str, str] | None) -> Iterator[ColumnElement[bool]]:
-    if datastores:
+def _in_scope(datastores: Sequence[str] | None, run: tuple[str, str] | None) -> Iterator[ColumnElement[bool]]:
+    if datastores is not None:
         yield outputs.c.datastore.in_(datastores)
     if run:
         yield outputs.c.dag_id == run[0]
@@ -103,7 +103,7 @@ def registered_places(connection: Connection, since: datetime | None = None) -> 
     query = select(dataset_versions.c.name, dataset_versions.c.version, dataset_versions.c.definition)
     if since is not None:
         query = query.where(dataset_versions.c.created_at >= since)
-    for name, version, definition in connection.execute(query.execution_options(yield_per=_ROWS)):
+    for name, version, definition in connection.execute(query.execution_options(yield_per=ROWS_AT_ONCE)):
         found += (each._replace(dataset=f"{name!r} version {version}") for each in _places(definition))
     return found
 
@@ -202,7 +202,7 @@ def _insert(connection: Connection, table: Any, rows: Iterable[dict[str, Any]]) 
     batch: list[dict[str, Any]] = []
     for row in rows:
         batch.append(row)
-        if len(batch) == _ROWS:
+        if len(batch) == ROWS_AT_ONCE:
             connection.execute(insert(table), batch)
             batch = []
     if batch:

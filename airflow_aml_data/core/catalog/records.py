@@ -225,16 +225,12 @@ class Candidate(NamedTuple):
     id: str
     dag_id: str
     run_id: str
-    task_id: str
     step_run_id: str
-    name: str
     datastore: str
     path: str
     state: str
-    files: int | None
     size_bytes: int | None
     manifest_path: str | None
-    manifest_digest: str | None
     created_at: datetime
     changed_at: datetime | None
     used_at: datetime | None

@@ -210,7 +210,7 @@ def _candidates(
 ) -> AbstractContextManager[Iterator[Candidate]]:
     """Outputs that may be old enough at a moment; of a run that has ended, all."""
     if scope.run:
-        return workspace.catalog.candidates((), changed_before=moment, begun_before=moment, run=scope.run)
+        return workspace.catalog.candidates(None, changed_before=moment, begun_before=moment, run=scope.run)
     return workspace.catalog.candidates(
         scope.datastores,
         changed_before=moment - timedelta(days=scope.policy.shortest_days),
