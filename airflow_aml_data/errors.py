@@ -29,6 +29,7 @@
     - NotOffered              a part of the SDK v1 that has no counterpart here (also AttributeError)
     - RunCanceled             the script cancelled its run
   x StepFailed                the user's script ended badly: exit code or signal, or it said so
+  x JobFailed                 an Azure ML job failed or was cancelled, and not by its script
   x StaleTry                  a newer try, or another step, has taken over this try's outputs
   x StorageError              the store failed or was out of reach; a retry may help
   x TransfersCancelled        the task was cancelled while files were moved
@@ -253,6 +254,22 @@ class StepFailed(AmlDataError):
         if self.details is not None:
             how += f" and marked its run as failed: {self.details}"
         return f"{self.script} {how}; none of its outputs was published. Its own messages are in the log above."
+
+
+class JobFailed(AmlDataError):
+    """An Azure ML job ended as failed or cancelled, for another reason than its script's.
+
+    :param status: How the service says it ended.
+    :param message: Why, as the service says it; may be empty.
+    """
+
+    def __init__(self, job: str, status: str, message: str = "") -> None:
+        super().__init__(job, status, message)
+        self.job, self.status, self.message = job, status, message
+
+    def __str__(self) -> str:
+        why = f": {self.message}" if self.message else "; the job's page in the studio says more"
+        return f"Azure ML job {self.job!r} ended as {self.status}{why}. None of its outputs was published."
 
 
 class StaleTry(AmlDataError):

@@ -325,9 +325,11 @@ class Run(Reports):
     def _known(self) -> list[Record]:
         if self._run != PARENT:
             return self._records()
+        file = self._inside_a_step("get_metrics()")
+        if file.parent_records_file:
+            return read(Path(file.parent_records_file)) + self._records()
         from airflow_aml_data.core import parent
 
-        file = self._inside_a_step("get_metrics()")
         return parent.find(self.experiment.workspace.connect(), file.dag_id, file.run_id) + self._records()
 
     def _prefix(self) -> str:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import fnmatch
 import logging
-import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from airflow_aml_data.core.catalog import CommittedOutput, NewDatasetVersion, Output
 from airflow_aml_data.core.connect import ConnectedWorkspace
-from airflow_aml_data.core.identity import StepRun
+from airflow_aml_data.core.identity import RESERVED_FOLDER, StepRun
+from airflow_aml_data.core.in_job.told import ReportedOutput
 from airflow_aml_data.core.manifest import LocalFile, Manifest, ManifestEntry, manifest_path, read_local
 from airflow_aml_data.core.outputs import OutputReference
 from airflow_aml_data.core.plan import PlannedOutput, StepPlan
 from airflow_aml_data.core.registration import content_digest
-from airflow_aml_data.core.storage.base import StoredFile
+from airflow_aml_data.core.storage.base import Placement, StoredFile
 from airflow_aml_data.core.storage.files import files_below
 from airflow_aml_data.core.transfer import Meter
-from airflow_aml_data.errors import AmlDataError, OutputUnusable, StorageError
+from airflow_aml_data.core.written import not_readable, nothing_written, written_files
+from airflow_aml_data.errors import AmlDataError, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -79,9 +79,54 @@ def commit_step(
     :raises OutputConflict: when a destination holds a file of the same name, in upload mode without ``overwrite``.
     """
     found = {each.name: _collect(each, output_paths[each.name]) for each in plan.outputs}
+
+    def publish(planned: PlannedOutput) -> Manifest:
+        local = output_paths[planned.name]
+        if planned.config.source:
+            staged = workspace.storage(planned.datastore).staging_folder(plan.run.id, planned.name, scratch)
+            _copy_to_staging(local, found[planned.name], staged)
+            local = staged
+        return _publish(workspace, plan.run, planned, local, found[planned.name], existing)
+
+    return _commit(workspace, plan, publish)
+
+
+def commit_job(
+    workspace: ConnectedWorkspace,
+    plan: StepPlan,
+    reported: Mapping[str, ReportedOutput],
+    staged_at: Callable[[PlannedOutput], str | None],
+    existing: Mapping[str, Mapping[str, StoredFile]],
+    scratch: Path,
+) -> list[OutputReference]:
+    """Publish all outputs of a step that ran as a job; see :func:`commit_step`.
+
+    What the service has stored at its destination is compared with what the script has left there. The rest comes through this machine: what
+    lies elsewhere until it is whole, and an output that the script made a file.
+
+    :param staged_at: Where the service has stored an output; None: at its destination.
+    """
+
+    def publish(planned: PlannedOutput) -> Manifest:
+        left, elsewhere = reported[planned.name], staged_at(planned)
+        if not elsewhere and not left.is_file:
+            return _manifest_in_place(workspace, planned, left, existing)
+        staged = _fetched(workspace, plan.run, planned, left, elsewhere or planned.path, scratch)
+        return _publish(workspace, plan.run, planned, staged, _collect(planned, staged), existing)
+
+    return _commit(workspace, plan, publish)
+
+
+def _commit(
+    workspace: ConnectedWorkspace, plan: StepPlan, publish: Callable[[PlannedOutput], Manifest]
+) -> list[OutputReference]:
+    """The bytes, then the manifests, then one transaction.
+
+    :param publish: Brings the files of an output to their destination.
+    """
     committed: list[CommittedOutput] = []
     for each in plan.outputs:
-        manifest = _publish(workspace, plan.run, each, output_paths[each.name], found[each.name], existing, scratch)
+        manifest = publish(each)
         where = manifest_path(plan.run.id, each.name)
         workspace.storage(each.datastore).write_bytes(where, manifest.to_bytes())
         committed.append(
@@ -107,19 +152,14 @@ def _publish(
     local: Path,
     found: Sequence[LocalFile],
     existing: Mapping[str, Mapping[str, StoredFile]],
-    scratch: Path,
 ) -> Manifest:
     storage = workspace.storage(planned.datastore)
     meter = Meter(f"Output {planned.name!r} ({planned.mode})", len(found))
     if planned.mode == "upload":
-        staged = local
-        if planned.config.source:
-            staged = storage.staging_folder(run.id, planned.name, scratch)
-            _copy_to_staging(local, found, staged)
         stored = storage.publish(
             run.id,
             planned.name,
-            staged,
+            local,
             found,
             planned.path,
             overwrite=planned.config.overwrite or planned.config.mode == "mount",
@@ -132,15 +172,84 @@ def _publish(
         etags = [_stored(planned, each, listed).etag for each in found]
         meter(len(found), sum(each.size_bytes for each in found))
     meter.done()
+    return _manifest(planned, zip(found, etags, strict=True), existing, local)
+
+
+def _manifest(
+    planned: PlannedOutput,
+    files: Iterable[tuple[LocalFile, str]],
+    existing: Mapping[str, Mapping[str, StoredFile]],
+    local: Path,
+) -> Manifest:
+    """The manifest of files with their etags; those that were there before and have not changed are no part of the output."""
     before = existing.get(planned.name, {})
     entries = [
         ManifestEntry(each.path, each.size_bytes, each.checksum, etag)
-        for each, etag in zip(found, etags, strict=True)
+        for each, etag in files
         if (was := before.get(_stored_at(planned, each.path))) is None or was.etag != etag  # written by this step run
     ]
     if not entries:
-        raise _nothing_written(planned, local)
+        raise nothing_written(planned.name, local, planned.config.source_globs)
     return Manifest.of(entries)
+
+
+def _manifest_in_place(
+    workspace: ConnectedWorkspace,
+    planned: PlannedOutput,
+    left: ReportedOutput,
+    existing: Mapping[str, Mapping[str, StoredFile]],
+) -> Manifest:
+    """The manifest of what the service has stored.
+
+    :raises StorageError: when that is not what the script has left.
+    """
+    storage = workspace.storage(planned.datastore)
+    listed = {each.path: each for each in storage.list_files(planned.path)}
+    files = []
+    for path, size_bytes, checksum in left.files:
+        stored = _stored(planned, LocalFile(path, size_bytes, 0, checksum), listed)
+        if checksum and stored.checksum.startswith("md5:") and stored.checksum != checksum:
+            raise StorageError(
+                f"Output {planned.name!r}: {stored.path!r} on datastore {planned.datastore!r} has another content than the job's script "
+                "has written. Something else may write there, or the file was damaged on its way."
+            )
+        known = checksum or stored.checksum or f"etag:{stored.etag}"
+        files.append((LocalFile(path, size_bytes, 0, known), stored.etag))
+    log.info("Output %r (%s): %s files, stored by the job.", planned.name, planned.mode, f"{len(files):,}")
+    return _manifest(planned, files, existing, Path(planned.path))
+
+
+def _fetched(
+    workspace: ConnectedWorkspace,
+    run: StepRun,
+    planned: PlannedOutput,
+    left: ReportedOutput,
+    stored_at: str,
+    scratch: Path,
+) -> Path:
+    """A local copy of an output that a job has stored elsewhere than where it belongs; there, nothing of it is left.
+
+    :returns: The folder, or the file that the script made of it.
+    """
+    storage = workspace.storage(planned.datastore)
+    stored = list(
+        storage.list_reserved(stored_at)
+        if stored_at.startswith(f"{RESERVED_FOLDER}/")
+        else storage.list_files(stored_at)
+    )
+    staged = storage.staging_folder(run.id, planned.name, scratch)
+    storage.download(
+        [Placement(each, each.path.removeprefix(f"{stored_at}/")) for each in stored], staged, lambda *_: None
+    )
+    if len(stored) != len(left.files):
+        raise StorageError(
+            f"Output {planned.name!r}: the job has left {len(left.files)} files, and {len(stored)} are at {stored_at!r} on datastore "
+            f"{planned.datastore!r}."
+        )
+    if not left.is_file:
+        return staged
+    storage.delete_files([each.path for each in stored])
+    return staged / str(left.files[0][0])
 
 
 def _stored(planned: PlannedOutput, file: LocalFile, listed: Mapping[str, StoredFile]) -> StoredFile:
@@ -212,75 +321,12 @@ def _reference(
 
 def _collect(planned: PlannedOutput, local: Path) -> list[LocalFile]:
     """Everything the script left in one output, sorted by path, with checksums."""
-    globs = planned.config.source_globs
+    is_own, globs = bool(planned.config.source), planned.config.source_globs
+    paths = written_files(planned.name, local, is_own=is_own, source_globs=globs)
     try:
-        if local.is_symlink() and not planned.config.source:
-            raise OutputUnusable(
-                f"Output {planned.name!r}: the script put a symbolic link in the place of its output folder {local}. What lies "
-                "outside the output folder is not stored: copy it there."
-            )
-        if local.is_file():
-            paths = [""]
-        elif local.is_dir():
-            paths = sorted(_regular_files(planned, str(local), ""))
-        else:
-            raise OutputUnusable(
-                f"Output {planned.name!r}: the script removed its output folder {local}. "
-                "It may empty the folder, but must leave the results in it."
-            )
-        if globs is not None:
-            paths = [each for each in paths if any(fnmatch.fnmatchcase(f"{local}/{each}", glob) for glob in globs)]
-        found = read_local([(each, f"{local}/{each}" if each else str(local)) for each in paths])
+        return read_local(paths)
     except PermissionError as error:
-        raise OutputUnusable(
-            f"Output {planned.name!r}: {error.filename!r} cannot be read. The script must leave its files readable."
-        ) from error
-    if not found:
-        raise _nothing_written(planned, local)
-    return found
-
-
-def _nothing_written(planned: PlannedOutput, local: Path) -> OutputUnusable:
-    globs = planned.config.source_globs
-    return OutputUnusable(
-        f"Output {planned.name!r} holds no file"
-        + (f" that matches source_globs {list(globs)!r}" if globs else "")
-        + f". The script must write to the path it is given, {local}: the argument that stands for the output, or "
-        f"Run.get_context().output_datasets[{planned.name!r}]. Nothing of this step was published."
-    )
-
-
-def _regular_files(planned: PlannedOutput, root: str, inner: str) -> Iterator[str]:
-    """The paths of all files below ``root``, relative to it. Text all the way: there may be 100,000."""
-    with os.scandir(f"{root}/{inner}") as entries:
-        for entry in entries:
-            path = f"{inner}{entry.name}"
-            if entry.is_symlink():
-                _check_link(planned.name, Path(root), Path(entry.path))
-                if not planned.config.source:  # the author's own folder stays as it is
-                    target = os.path.realpath(entry.path)
-                    Path(entry.path).unlink()
-                    shutil.copy2(target, entry.path)
-                yield path
-            elif entry.is_dir():
-                yield from _regular_files(planned, root, f"{path}/")
-            elif entry.is_file():
-                yield path
-            else:
-                raise OutputUnusable(
-                    f"Output {planned.name!r}: {path!r} is a device, socket or pipe, which cannot be stored. "
-                    "Remove it in the script."
-                )
-
-
-def _check_link(name: str, root: Path, link: Path) -> None:
-    """Refuse a symbolic link to anything but a file of the output."""
-    target = Path(os.path.realpath(link))
-    if not target.is_relative_to(os.path.realpath(root)) or not target.is_file():
-        raise OutputUnusable(
-            f"Output {name!r}: {str(link.relative_to(root))!r} is a symbolic link to {str(link.readlink())!r}, which is not a file "
-            "inside the output. What lies outside the output folder is not stored: copy it there."
-        )
+        raise not_readable(planned.name, error) from error
 
 
 def _copy_to_staging(source: Path, found: Sequence[LocalFile], staging: Path) -> None:

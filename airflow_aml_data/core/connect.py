@@ -16,7 +16,7 @@ from airflow_aml_data.core import connections
 from airflow_aml_data.core.connections import DEFAULT_CONN_ID, ConnectionFields
 from airflow_aml_data.core.protocol import RunFile
 from airflow_aml_data.core.storage.base import DatastoreConfig, Storage, check_kind, open_storage
-from airflow_aml_data.errors import AmlDataError, DatastoreNotFound, InvalidConfiguration, WorkspaceNotFound
+from airflow_aml_data.errors import AmlDataError, DatastoreNotFound, InvalidConfiguration, NotOffered, WorkspaceNotFound
 
 if TYPE_CHECKING:
     from airflow_aml_data.core.catalog import Catalog
@@ -41,6 +41,7 @@ class WorkspaceConfig:
     :param connections: Airflow connections of the datastores, for scripts, which cannot read them; empty on the worker.
     :param registered: Datastores the catalog knew when a step was started, for its script; None on the worker, which asks the catalog.
     :param chosen_default: The default datastore the catalog knew then.
+    :param is_in_job: Whether this is an Azure ML job, which reaches the files of its inputs, and neither the catalog nor anything else.
     """
 
     name: str
@@ -51,6 +52,7 @@ class WorkspaceConfig:
     connections: Mapping[str, ConnectionFields] = field(default_factory=dict, repr=False)
     registered: Mapping[str, DatastoreConfig] | None = None
     chosen_default: str = ""
+    is_in_job: bool = False
     subscription_id: str = ""
     resource_group: str = ""
     workspace_name: str = ""
@@ -92,6 +94,24 @@ class WorkspaceConfig:
             )
         return cls(name=name, datastores=stores, **texts)
 
+    @classmethod
+    def in_job(cls, name: str, told: Mapping[str, Any]) -> WorkspaceConfig:
+        """What a job was told of its workspace: the datastores of its inputs."""
+        stores = {
+            store: DatastoreConfig(
+                name=store, kind=options["kind"], options={key: each for key, each in options.items() if key != "kind"}
+            )
+            for store, options in told["datastores"].items()
+        }
+        return cls(
+            name=name,
+            datastores=stores,
+            default_datastore=next(iter(stores), ""),
+            catalog_connection_string="",
+            registered={},
+            is_in_job=True,
+        )
+
     def to_mapping(self) -> dict[str, Any]:
         """The configuration as :meth:`from_mapping` takes it; holds credentials, so for private files only."""
         return {
@@ -119,6 +139,12 @@ class ConnectedWorkspace:
 
     @cached_property
     def catalog(self) -> Catalog:
+        if self.config.is_in_job:
+            raise NotOffered(
+                "An Azure ML job reaches the files of its step's inputs, not the workspace's catalog and datastores. Give the step what it "
+                "reads as an input, and take it from Run.get_context().input_datasets; write results to outputs, and register them "
+                "with register_on_complete()."
+            )
         from airflow_aml_data.core.catalog import Catalog  # SQLAlchemy: not before someone asks
 
         return Catalog(self.config.catalog_connection_string)
@@ -160,7 +186,7 @@ class ConnectedWorkspace:
             _, chosen = self._in_catalog
             name = chosen or self.config.default_datastore
         known = _known_as(name, self.config.datastores) or _known_as(name, self.datastores)
-        if known is None and self.config.registered is not None and find_spec("sqlalchemy"):
+        if known is None and self.config.registered is not None and (self.config.is_in_job or find_spec("sqlalchemy")):
             self._in_catalog = self._look_into_catalog()  # the script may have registered it itself
             known = _known_as(name, self.datastores)
         if known is None:
@@ -269,6 +295,8 @@ def connect(conn_id: str = DEFAULT_CONN_ID, config_path: str | None = None, sear
             f"or use the default {DEFAULT_CONN_ID!r}, which works without one."
         )
     config = dict(found or {})
+    if in_step and config.get("in_job"):
+        return ConnectedWorkspace(WorkspaceConfig.in_job(conn_id, config))
     told = {key: config.pop(key, None) for key in _TOLD_TO_SCRIPTS} if in_step else {}
     for key, value in identity.items():
         if config.get(key, value) not in (value, "", None):

@@ -181,7 +181,9 @@ def _matches(storage: Storage, where: StorePath) -> tuple[list[StoredFile], str]
 
 def _ask_catalog(workspace: ConnectedWorkspace, output: OutputSource) -> None:
     """Raise :exc:`.DataChanged` when the catalog knows why an output cannot be read: a plan has deleted it, perhaps."""
-    if find_spec("sqlalchemy"):  # else this is a script's own environment, where nobody asks a catalog
+    if not workspace.config.is_in_job and find_spec(
+        "sqlalchemy"
+    ):  # else this is a script's own environment, where nobody asks a catalog
         with suppress(StorageError):  # it does not answer: what was found has to be enough
             workspace.catalog.check_readable([output.output_id])
 
@@ -240,7 +242,7 @@ def _placements(path: str, manifest: Manifest) -> tuple[Placement, ...]:
                 below + each.path if each.path else path,
                 each.size_bytes,
                 each.etag,
-                checksum=f"xxh3:{each.checksum}",
+                checksum=each.checksum if ":" in each.checksum else f"xxh3:{each.checksum}",
             ),
             each.path or path.rpartition("/")[2],
         )

@@ -23,7 +23,7 @@ class ManifestEntry(NamedTuple):
     """One file of an output.
 
     :param path: Relative to the output; ``""`` when the output itself is one file.
-    :param checksum: xxh3-128 of the content, hexadecimal.
+    :param checksum: xxh3-128 of the content, hexadecimal; of what an Azure ML job wrote ``md5:`` and that, or ``etag:`` and the etag.
     :param etag: The store's, at the moment of the commit.
     """
 
@@ -37,7 +37,7 @@ class LocalFile(NamedTuple):
     """One file on this machine, read to its end.
 
     :param path: Relative to the folder it was found in; ``""`` when that was a file itself.
-    :param checksum: xxh3-128 of the content, hexadecimal.
+    :param checksum: As in a manifest.
     """
 
     path: str

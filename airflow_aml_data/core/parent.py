@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 from airflow_aml_data.core.catalog import Output
 from airflow_aml_data.core.connect import ConnectedWorkspace
-from airflow_aml_data.core.records import PARENT, Record, append, parse
+from airflow_aml_data.core.records import PARENT_FILE, Record, parse
 from airflow_aml_data.core.run_files import RUN_FILES
 
-_FILE = "parent_run.jsonl"
 _MOST_OUTPUTS = 10_000
-
-
-def keep(reported: Sequence[Record], run_files: Path) -> None:
-    """Put what a script reported to its pipeline's run with the files of its own run, if there is any."""
-    for each in reported:
-        if each.run == PARENT:
-            append(run_files / _FILE, each)
 
 
 def find(workspace: ConnectedWorkspace, dag_id: str, run_id: str) -> list[Record]:
@@ -34,6 +23,6 @@ def find(workspace: ConnectedWorkspace, dag_id: str, run_id: str) -> list[Record
     found: list[Record] = []
     for each in reversed(newest.values()):
         storage = workspace.storage(each.datastore)
-        if any(storage.list_files(f"{each.path}/{_FILE}")):
-            found += parse(storage.read_bytes(f"{each.path}/{_FILE}"))
+        if any(storage.list_files(f"{each.path}/{PARENT_FILE}")):
+            found += parse(storage.read_bytes(f"{each.path}/{PARENT_FILE}"))
     return found

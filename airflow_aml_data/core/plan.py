@@ -18,23 +18,15 @@ from airflow_aml_data.core.definition import Definition
 from airflow_aml_data.core.identity import StepRun
 from airflow_aml_data.core.inputs import DatasetConsumptionConfig
 from airflow_aml_data.core.outputs import OutputFileDatasetConfig, OutputReference, as_dataset
-from airflow_aml_data.core.protocol import RUN_FILE_VARIABLE
 from airflow_aml_data.core.records import RUN_DETAILS
 from airflow_aml_data.core.run_files import RUN_FILES
+from airflow_aml_data.core.variables import is_reserved_variable
 from airflow_aml_data.core.workspace import Datastore, Workspace
 from airflow_aml_data.errors import FilesNotFound, InvalidDeclaration, InvalidPath, WiringError
 
 PLAIN = (str, int, float, bool, type(None))
 """What an argument may be, apart from inputs and outputs. Source: v1, semantics section 12."""
 
-_RESERVED_VARIABLES = {"PATH", "LD_LIBRARY_PATH", "USER", "LOGNAME", "HOME", "PWD", "SHELL"} | {
-    "LD_PRELOAD",
-    "PYTHONHOME",
-    "PYTHONPATH",
-    "PYTHONUNBUFFERED",
-    RUN_FILE_VARIABLE,
-}
-"""The first line is v1's."""
 _RESERVED_OUTPUTS = {
     "return_value": "the metrics a script logs, in XCom",
     RUN_DETAILS: "the tags a script sets, in XCom",
@@ -285,7 +277,7 @@ def _named(values: Sequence[Any], what: str) -> dict[str, Any]:
                 name = free
         if name in named:
             raise WiringError(f"[{name}] is repeated. {what.capitalize()} port names must be unique.")
-        if name.upper() in _RESERVED_VARIABLES:
+        if is_reserved_variable(name):
             warnings.warn(
                 f"{what.capitalize()} {name!r} has the name of an environment variable that programs need, so no variable of "
                 "that name is set; the script finds it through Run.get_context() and its arguments.",
@@ -372,11 +364,6 @@ def _text(value: Any, what: str) -> str:
     if "\0" in text:
         raise InvalidDeclaration(f"The {what} {text[:100]!r} holds a NUL character, which no process can be given.")
     return text
-
-
-def is_reserved_variable(name: str) -> bool:
-    """Whether programs rely on the environment variable of that name, so that a step leaves it alone."""
-    return name.upper() in _RESERVED_VARIABLES
 
 
 def workspace_of(data: DeclaredData) -> Workspace:

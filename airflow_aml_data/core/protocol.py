@@ -41,6 +41,7 @@ class RunFile:
     :param shipped: State of the files its sources have in the folders of run files; see :mod:`.run_files`.
     :param files_folder: Where files uploaded to the run go.
     :param records_file: Where metrics and tags go; see :mod:`.records`.
+    :param parent_records_file: What earlier steps reported to the pipeline's run; ``""``: the catalog tells.
     :param started_at: ISO 8601, UTC.
     :param log_url: Where the Airflow UI shows the task; ``""`` outside Airflow.
     """
@@ -62,6 +63,7 @@ class RunFile:
     shipped: Mapping[str, Sequence[int]] = field(default_factory=dict, repr=False)
     files_folder: str = ""
     records_file: str = ""
+    parent_records_file: str = ""
     started_at: str = ""
     log_url: str = ""
 

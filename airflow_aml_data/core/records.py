@@ -23,6 +23,11 @@ PARENT = "parent"
 RUN_DETAILS = "run_details"
 """XCom key of the tags and properties a script set."""
 
+PARENT_FILE = "parent_run.jsonl"
+"""Among a run's files: what it reported to its pipeline's run."""
+ALL_METRICS_FILE = "metrics_of_the_step.json"
+"""Among a run's files: its metrics, when they are more than XCom carries."""
+
 XCOM_BYTES = 64 * 1024
 """JSON of all metrics that goes to XCom, which is read as a whole and shown in the UI; what is more goes to a file."""
 
@@ -127,6 +132,19 @@ def fitting(metrics: Mapping[str, Any], limit_bytes: int = XCOM_BYTES) -> tuple[
         if limit_bytes < 0:
             left_out.append(name)
     return {name: value for name, value in metrics.items() if name not in left_out}, left_out
+
+
+def keep(records: Sequence[Record], folder: Path) -> None:
+    """Put with the files of a run what has no other place: what it reported to its pipeline's run, and metrics that XCom does not carry.
+
+    :param folder: That of the run's files.
+    """
+    for each in records:
+        if each.run == PARENT:
+            append(folder / PARENT_FILE, each)
+    metrics = metrics_of_step(records)
+    if fitting(metrics)[1]:
+        (folder / ALL_METRICS_FILE).write_text(json.dumps(metrics), encoding="utf-8")
 
 
 def settings_of(records: Iterable[Record], kind: Kind, run: str = "") -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from airflow_aml_data.core.storage.base import FileSource, Placement
 from airflow_aml_data.core.storage.local import LocalStorage
+from airflow_aml_data.core.storage.shipped import ShippedStorage
 from airflow_aml_data.errors import StorageError
 
 
@@ -19,7 +20,7 @@ def size_of(placements: Iterable[Placement]) -> int:
 
 def copied_bytes(groups: Iterable[tuple[FileSource, Iterable[Placement]]]) -> int:
     """What :meth:`.FileSource.mount` puts on the disk: local stores link to their files, the others copy."""
-    return sum(size_of(group) for source, group in groups if not isinstance(source, LocalStorage))
+    return sum(size_of(group) for source, group in groups if not isinstance(source, LocalStorage | ShippedStorage))
 
 
 def require_room(folder: Path, size_bytes: int, what: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,22 +17,20 @@ from airflow_aml_data.core.files import find_together
 from airflow_aml_data.core.fuse.mounting import mount_at
 from airflow_aml_data.core.fuse.specification import OutputPlace, Specification
 from airflow_aml_data.core.listing import DatasetFiles
-from airflow_aml_data.core.plan import PlannedInput, PlannedOutput, Slot, StepPlan, is_reserved_variable
-from airflow_aml_data.core.protocol import RUN_FILE_VARIABLE, RunFile, RunInput
+from airflow_aml_data.core.plan import PlannedInput, PlannedOutput, Slot, StepPlan
+from airflow_aml_data.core.protocol import RunFile, RunInput
 from airflow_aml_data.core.room import copied_bytes, require_room, size_of
 from airflow_aml_data.core.run_files import folder_state
 from airflow_aml_data.core.scratch import show_at
+from airflow_aml_data.core.snapshot import snapshot
 from airflow_aml_data.core.storage.base import FileSource, Placement, StoredFile
 from airflow_aml_data.core.transfer import Meter, readable_bytes, refuse_collisions
-from airflow_aml_data.errors import FilesExist, InvalidDeclaration, MountNotPossible
+from airflow_aml_data.core.variables import script_variables
+from airflow_aml_data.errors import FilesExist, MountNotPossible
 
 log = logging.getLogger(__name__)
 
 _PACKAGE = Path(__file__).parents[1]
-_SNAPSHOT_FILES = 2000
-_SNAPSHOT_BYTES = 300 * 1024 * 1024
-"""v1's limits of a snapshot (semantics section 12)."""
-_NEVER_COPIED = {".git", "__pycache__", ".venv", ".ipynb_checkpoints"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +58,7 @@ def stage_step(
     """
     work = scratch / "work"
     if plan.source_directory:
-        _snapshot(plan.source_directory, work)
+        snapshot(plan.source_directory, work)
     else:
         work.mkdir()
     shown = _Shown(scratch)
@@ -97,7 +94,12 @@ def stage_step(
     staged = Command(
         arguments=command,
         folder=work,
-        environment=_environment(plan, run_file, scratch),
+        environment=script_variables(
+            script_environment(os.environ) | dict(plan.environment_variables),
+            run_file,
+            scratch / "run.json",
+            _script_side(scratch),
+        ),
         read_only=shown.read_only,
         writable=[_writable(path, shown.read_only) for name, path in outputs.items() if name not in shown.outputs],
         mount=shown.mount(workspace),
@@ -150,26 +152,6 @@ def _command_line(plan: StepPlan, values: Mapping[str, str]) -> list[str]:
         return [values[each.name] if isinstance(each, Slot) else each for each in plan.command]
     words = [shlex.quote(values[each.name]) if isinstance(each, Slot) else each for each in plan.command]
     return ["bash", "-c", " ".join(words)]
-
-
-def _snapshot(source: Path, work: Path) -> None:
-    files = size = 0
-    for folder, names, file_names in os.walk(source):
-        names[:] = [each for each in names if each not in _NEVER_COPIED]
-        files += len(file_names)
-        size += sum(os.lstat(os.path.join(folder, each)).st_size for each in file_names)  # noqa: PTH118
-        if files > _SNAPSHOT_FILES or size > _SNAPSHOT_BYTES:
-            raise InvalidDeclaration(
-                f"source_directory {str(source)!r} holds more than {_SNAPSHOT_FILES} files or {_SNAPSHOT_BYTES >> 20} MB, which is "
-                "what a step's sources may be. Name a folder that holds only the script and what it imports."
-            )
-    try:
-        shutil.copytree(source, work, ignore=shutil.ignore_patterns(*_NEVER_COPIED), ignore_dangling_symlinks=True)
-    except shutil.Error as error:
-        first, _, why = error.args[0][0]
-        raise InvalidDeclaration(
-            f"source_directory {str(source)!r} holds something that cannot be copied, the first is {first!r}: {why}."
-        ) from error
 
 
 def _stage_inputs(workspace: ConnectedWorkspace, planned: Sequence[PlannedInput], shown: _Shown) -> dict[str, RunInput]:
@@ -342,28 +324,6 @@ def _writable(output: Path, read_only: Sequence[Path]) -> Path:
     """
     inputs = [each.resolve() for each in read_only]
     return output if any(each.is_relative_to(output.parent.resolve()) for each in inputs) else output.parent
-
-
-def _environment(plan: StepPlan, run_file: RunFile, scratch: Path) -> dict[str, str]:
-    """Source of the names: v1, semantics section 8; ``AZUREML_DATAREFERENCE_`` is what older scripts read."""
-    environment = script_environment(os.environ) | dict(plan.environment_variables)
-    environment[RUN_FILE_VARIABLE] = str(scratch / "run.json")
-    environment["AZUREML_RUN_ID"] = run_file.id
-    environment["AZUREML_DATASET_ENVIRONMENT_VARS"] = ",".join(
-        f"{name}:{each.mode}" for name, each in run_file.inputs.items()
-    )
-    environment["AZUREML_DATASET_FILE_OUTPUTS"] = ";".join(run_file.outputs)
-    paths = {name: each.path or each.dataset["id"] for name, each in run_file.inputs.items()}
-    for prefix, named in (("AZURE_ML_INPUT_", paths), ("AZURE_ML_OUTPUT_", run_file.outputs)):
-        for name, value in named.items():
-            environment[prefix + name] = environment[f"AZUREML_DATAREFERENCE_{name}"] = value
-            if not is_reserved_variable(name):
-                environment[name] = value
-    environment["PYTHONUNBUFFERED"] = "1"
-    environment["PYTHONPATH"] = os.pathsep.join(
-        [str(_script_side(scratch)), *filter(None, [environment.get("PYTHONPATH")])]
-    )
-    return environment
 
 
 def _script_side(scratch: Path) -> Path:

@@ -240,6 +240,9 @@ KINDS: dict[str, Kind] = {
 }
 """The kinds of datastore on offer."""
 
+_SHIPPED = {"shipped": Kind("airflow_aml_data.core.storage.shipped:open_shipped")}
+"""What datastores are in a job, whatever they are declared as."""
+
 _RETIRED = {
     "azure_data_lake_gen1": (
         "Azure Data Lake Storage Gen1 was retired on 29 February 2024 and its accounts no longer answer. "
@@ -268,7 +271,7 @@ def open_storage(config: DatastoreConfig) -> Storage:
 
     :raises MissingExtra: when its kind needs a package that is not installed.
     """
-    kind = KINDS[check_kind(config.kind, config.name)]
+    kind = _SHIPPED.get(config.kind) or KINDS[check_kind(config.kind, config.name)]
     if kind.requires and not _is_installed(kind.requires):
         raise MissingExtra(f"Datastore {config.name!r} of kind {config.kind!r}", kind.extra)
     module, _, function = kind.opener.partition(":")

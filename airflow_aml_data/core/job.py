@@ -1,0 +1,258 @@
+"""The use-case for a step on Azure ML: plan -> ship -> submit, and when its job has ended: commit.
+
+Nobody need be there in between. What the second half has to know of the first is a :class:`SubmittedStep`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from airflow_aml_data.core import claims, records
+from airflow_aml_data.core.azureml import jobs
+from airflow_aml_data.core.azureml.jobs import JobSettings, JobState, NewJob
+from airflow_aml_data.core.commit import commit_job
+from airflow_aml_data.core.connect import ConnectedWorkspace
+from airflow_aml_data.core.identity import StepRun
+from airflow_aml_data.core.in_job.told import RECORDS_FILE, REPORT_FILE, TOLD_FILE, Report
+from airflow_aml_data.core.outputs import OutputReference
+from airflow_aml_data.core.plan import (
+    PlannedOutput,
+    StepDeclaration,
+    StepPlan,
+    declared_data,
+    plan_step,
+    with_run_files,
+)
+from airflow_aml_data.core.records import Record
+from airflow_aml_data.core.results import StepResult, check_end, describe, details_of, metrics_for_xcom
+from airflow_aml_data.core.run_files import RUN_FILES
+from airflow_aml_data.core.scratch import scratch_folder
+from airflow_aml_data.core.ship import job_folder, pack, ship_step, staged_at, staging_of
+from airflow_aml_data.core.storage.base import StoredFile
+from airflow_aml_data.errors import AmlDataError, JobFailed, OutputUnusable, WiringError
+
+log = logging.getLogger(__name__)
+
+_VERSION = 1
+_EXISTING_FILE = "existing.json"
+_TAIL_LINES = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmittedStep:
+    """A step whose job was submitted, or is about to be.
+
+    :param run: The try that the outputs belong to. A later try that goes on with the job keeps it.
+    :param datastore: Where the job's own files are.
+    :param outputs: Name to datastore and path of each output: a default may be another one when the job has ended.
+    """
+
+    run: StepRun
+    datastore: str
+    outputs: Mapping[str, Sequence[str]]
+
+    @property
+    def job(self) -> str:
+        """The name of the job."""
+        return jobs.job_name(self.run)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"version": _VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> SubmittedStep | None:
+        """What :meth:`to_json` gave; None for that of another release."""
+        known = dict(content)
+        if known.pop("version", None) != _VERSION:
+            return None
+        return cls(run=StepRun(**known.pop("run")), **known)
+
+
+def submit_step(
+    workspace: ConnectedWorkspace,
+    declared: StepDeclaration,
+    settings: JobSettings,
+    remember: Callable[[SubmittedStep], None],
+) -> JobState:
+    """Submit the job of a step.
+
+    :param remember: Called when the job is as good as submitted, just before that: whoever is killed then finds it again. A job that is
+        submitted twice for one step run is there once.
+    :raises UserError: before the job's code is uploaded, for what the author has to change.
+    :raises AzureMlError, StorageError: when the service or a store failed; a retry may help.
+    """
+    plan = plan_step(workspace, declared)
+    for line in describe(plan):
+        log.info(line)
+    service = workspace.azureml
+    jobs.check_settings(service, settings)
+    shipped = ship_step(workspace, plan)
+    datastore = workspace.datastore_name(None)
+    submitted = SubmittedStep(
+        run=plan.run, datastore=datastore, outputs={each.name: (each.datastore, each.path) for each in plan.outputs}
+    )
+    claims.begin(workspace, plan)
+    try:
+        storage, folder = workspace.storage(datastore), job_folder(plan.run)
+        storage.write_bytes(f"{folder}/step/{TOLD_FILE}", shipped.told.to_bytes())
+        storage.write_bytes(f"{folder}/{_EXISTING_FILE}", _existing_to_bytes(workspace, plan))
+        with scratch_folder(plan.run.id) as scratch:
+            pack(plan, scratch / "code")
+            remember(submitted)
+            job = NewJob(
+                name=submitted.job,
+                title=plan.run.task_id,
+                experiment=jobs.experiment_name(plan.run.dag_id),
+                command=shipped.command,
+                inputs=shipped.inputs,
+                outputs=shipped.outputs,
+                environment_variables=shipped.environment_variables,
+            )
+            state = jobs.submit(service, job, settings, scratch / "code")
+    except BaseException as error:
+        give_up_step(workspace, submitted, f"{type(error).__name__}: {error}")
+        raise
+    log.info("Job %s runs on %s: %s", state.name, settings.compute, state.studio_url)
+    return state
+
+
+def take_over_step(workspace: ConnectedWorkspace, declared: StepDeclaration, submitted: SubmittedStep) -> None:
+    """Go on with the job of an earlier try: hold its outputs again.
+
+    :raises StaleTry: when that try has ended, or its outputs were taken over.
+    """
+    claims.claim(workspace, _plan_again(workspace, declared, submitted))
+
+
+def finish_step(
+    workspace: ConnectedWorkspace,
+    declared: StepDeclaration,
+    submitted: SubmittedStep,
+    state: JobState,
+    scratch_root: Path | None = None,
+) -> StepResult:
+    """Publish what a job has left that has ended.
+
+    :raises JobFailed: when it failed or was cancelled. Nothing is published then; files closed in mount mode stay where they are, as an
+        abandoned output that nobody can read by reference.
+    :raises RunCanceled, StepFailed, OutputUnusable: as those of a step on the worker.
+    """
+    try:
+        report, reported = _read_report(workspace, submitted)
+        if report and report.unusable:
+            raise OutputUnusable(report.unusable)
+        check_end(declared.title or declared.run.task_id, report.exit_code if report else 0, reported)
+        if not state.has_succeeded or report is None:
+            raise JobFailed(state.name, state.status, _why(workspace, state))
+        plan = _plan_again(workspace, declared, submitted)
+        with scratch_folder(plan.run.id, scratch_root) as scratch:
+            outputs = _publish(workspace, plan, submitted, report, scratch)
+    except BaseException as error:
+        give_up_step(workspace, submitted, f"{type(error).__name__}: {error}")
+        raise
+    _clear(workspace, submitted)
+    claims.release(workspace, submitted.run)
+    return StepResult(outputs=outputs, metrics=metrics_for_xcom(reported), details=details_of(reported))
+
+
+def give_up_step(workspace: ConnectedWorkspace, submitted: SubmittedStep, reason: str) -> None:
+    """Abandon what the step was writing, and remove what its job may have left, as far as that is possible."""
+    claims.give_up(workspace, submitted.run, reason)
+    _clear(workspace, submitted)
+    claims.release(workspace, submitted.run)
+
+
+def _publish(
+    workspace: ConnectedWorkspace, plan: StepPlan, submitted: SubmittedStep, report: Report, scratch: Path
+) -> list[OutputReference]:
+    """Publish the outputs, and as one more the files of the run when there are any."""
+
+    def elsewhere(planned: PlannedOutput) -> str | None:
+        return staged_at(plan.run, planned)
+
+    existing = _read_existing(workspace, submitted)
+    claims.claim(workspace, plan)  # still ours? It may have taken long until somebody came
+    if RUN_FILES not in report.outputs:
+        return commit_job(workspace, plan, report.outputs, elsewhere, existing, scratch)
+    plan = with_run_files(workspace, plan, scratch)
+    claims.claim(workspace, plan)
+    return commit_job(workspace, plan, report.outputs, elsewhere, existing, scratch)
+
+
+def _plan_again(workspace: ConnectedWorkspace, declared: StepDeclaration, submitted: SubmittedStep) -> StepPlan:
+    """The plan of what the job writes. What it read has been settled, and is the past."""
+    data = declared_data(declared.command, declared.inputs, declared.outputs)
+    if data.outputs.keys() != submitted.outputs.keys():
+        raise WiringError(
+            f"Job {submitted.job!r} was submitted with the outputs {sorted(submitted.outputs)}, and the DAG declares "
+            f"{sorted(data.outputs)} now. Clear the task to run the step as it is."
+        )
+    outputs = [
+        PlannedOutput(name=name, config=replace(config, name=name), datastore=where[0], path=where[1])
+        for name, config in data.outputs.items()
+        if (where := submitted.outputs[name])
+    ]
+    return StepPlan(
+        run=submitted.run,
+        command=[],
+        shell=declared.shell,
+        title=declared.title,
+        source_directory=None,
+        inputs=[],
+        outputs=outputs,
+        environment_variables={},
+    )
+
+
+def _existing_to_bytes(workspace: ConnectedWorkspace, plan: StepPlan) -> bytes:
+    """What is at the destinations of outputs in mount mode that others write to as well: the etag of each file."""
+    existing = {
+        each.name: {file.path: file.etag for file in workspace.storage(each.datastore).list_files(each.path)}
+        for each in plan.outputs
+        if each.mode == "mount" and not each.config.is_exclusive
+    }
+    return json.dumps(existing).encode()
+
+
+def _read_existing(workspace: ConnectedWorkspace, submitted: SubmittedStep) -> dict[str, dict[str, StoredFile]]:
+    storage = workspace.storage(submitted.datastore)
+    found = json.loads(storage.read_bytes(f"{job_folder(submitted.run)}/{_EXISTING_FILE}"))
+    return {name: {path: StoredFile(path, 0, etag) for path, etag in files.items()} for name, files in found.items()}
+
+
+def _read_report(workspace: ConnectedWorkspace, submitted: SubmittedStep) -> tuple[Report | None, list[Record]]:
+    """How the script ended, None when it did not come to that; and what it reported."""
+    storage, folder = workspace.storage(submitted.datastore), f"{job_folder(submitted.run)}/report"
+    there = {each.path for each in storage.list_reserved(folder)}
+    file, records_file = f"{folder}/{REPORT_FILE}", f"{folder}/{RECORDS_FILE}"
+    report = Report.from_bytes(storage.read_bytes(file)) if file in there else None
+    return report, records.parse(storage.read_bytes(records_file)) if records_file in there else []
+
+
+def _why(workspace: ConnectedWorkspace, state: JobState) -> str:
+    """What the service says of a job that has failed, after the end of what it printed is in the log."""
+    printed = jobs.JobLog(workspace.azureml, state.name)
+    try:
+        for line in deque(printed.rest(), maxlen=_TAIL_LINES):
+            log.info(line)
+    except AmlDataError as error:  # the job has failed: that is what has to be said
+        log.warning("What job %s printed cannot be read: %s", state.name, error)
+    return printed.error
+
+
+def _clear(workspace: ConnectedWorkspace, submitted: SubmittedStep) -> None:
+    """Remove the job's own files, and outputs that it has put elsewhere than where they belong."""
+    try:
+        storage = workspace.storage(submitted.datastore)
+        storage.delete_files([each.path for each in storage.list_reserved(job_folder(submitted.run))])
+        for name, (datastore, _) in submitted.outputs.items():
+            storage = workspace.storage(datastore)
+            storage.delete_files([each.path for each in storage.list_reserved(staging_of(submitted.run, name))])
+    except AmlDataError as error:  # they are in nobody's way, and the retention DAG finds them
+        log.warning("Files of job %s stay: %s", submitted.job, error)
