@@ -12,6 +12,8 @@
     - DatastoreNotFound, DatasetNotFound, DatasetIdNotFound, DatasetExists
     - StorageRefused          a store says no: credentials, a permission, or a container, share or account that is missing
       - FileKept              a file that the store does not let go: it is leased, or immutable by a policy
+    - AzureMlRefused          Azure ML says no: credentials, a role, or a subscription, resource group or workspace that is missing
+    - AzureMlNotFound         something of a name that the Azure ML workspace does not have: a compute, a data asset
     - DatastoreInUse          a datastore that cannot be forgotten or moved: data that somebody may read lies on it
     - UnsupportedDatastore    a kind of datastore that is not offered
     - MountNotPossible        this machine cannot mount, and the workspace does not want another way
@@ -32,6 +34,7 @@
   x JobFailed                 an Azure ML job failed or was cancelled, and not by its script
   x StaleTry                  a newer try, or another step, has taken over this try's outputs
   x StorageError              the store failed or was out of reach; a retry may help
+  x AzureMlError              Azure ML failed or was out of reach; a retry may help
   x TransfersCancelled        the task was cancelled while files were moved
 """
 
@@ -159,6 +162,38 @@ class FileKept(StorageRefused):
     """A file that the store does not let go: somebody holds a lease on it, or a policy makes it immutable."""
 
 
+class AzureMlRefused(UserError, PermissionError):
+    """Azure ML refuses, and a retry cannot help: credentials, a role, or a subscription, group or workspace that is missing.
+
+    :ivar status: The service's HTTP status; 0 when it was not asked.
+    """
+
+    status: int = 0
+
+
+class AzureMlNotFound(_NotFound):
+    """Something of a name that the Azure ML workspace does not have.
+
+    :param what: What it is, such as ``"Compute"``.
+    :param known: Names that there are; None: nobody can list them.
+    """
+
+    def __init__(self, what: str, name: str, workspace: str, known: Iterable[str] | None = None) -> None:
+        super().__init__(name, known or ())
+        self.what, self.workspace, self.is_listed = what, workspace, known is not None
+        self.args = (what, name, workspace, None if known is None else self.known)
+
+    def __str__(self) -> str:
+        near = get_close_matches(self.name, self.known, n=1)
+        listed = ", ".join(self.known[:20]) + (", ..." if len(self.known) > 20 else "")
+        return (
+            f"{self.what} {self.name!r} does not exist in Azure ML workspace {self.workspace!r}"
+            + (f" (there are: {listed or 'none'}). " if self.is_listed else ". ")
+            + (f"Did you mean {near[0]!r}? " if near else "")
+            + "Correct the name, or create it there."
+        )
+
+
 class DatastoreInUse(UserError):
     """A datastore that cannot be forgotten or moved: it is the default, or data that somebody may read lies on it."""
 
@@ -280,6 +315,15 @@ class StorageError(AmlDataError, OSError):
     """The store failed or was out of reach; retrying may help.
 
     :ivar retry_after_seconds: How long the store asks to be left alone; None when it has not said.
+    """
+
+    retry_after_seconds: float | None = None
+
+
+class AzureMlError(AmlDataError, OSError):
+    """Azure ML failed or was out of reach; retrying may help.
+
+    :ivar retry_after_seconds: How long the service asks to be left alone; None when it has not said.
     """
 
     retry_after_seconds: float | None = None

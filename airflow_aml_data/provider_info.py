@@ -19,8 +19,12 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-name": "Azure ML workspace",
                 "hook-class-name": "airflow_aml_data.hooks.workspace.AmlWorkspaceHook",
                 "ui-field-behaviour": {
-                    "hidden-fields": ["host", "schema", "login", "password", "port", "extra"],
-                    "relabeling": {},
+                    "hidden-fields": ["host", "schema", "port", "extra"],
+                    "relabeling": {"login": "Client ID", "password": "Client secret"},
+                    "placeholders": {
+                        "login": "of a service principal for Azure ML; empty: the identity of the machine",
+                        "password": "of that service principal",
+                    },
                 },
                 "conn-fields": {
                     "datastores": {
@@ -77,8 +81,31 @@ def get_provider_info() -> dict[str, Any]:
                     },
                     "workspace_name": {
                         "label": "Workspace name",
-                        "description": "Name of the Azure ML workspace.",
+                        "description": (
+                            "Name of the Azure ML workspace. With subscription and resource group, its datastores and data assets are "
+                            "known here, and steps can run on its compute."
+                        ),
                         "schema": {"type": ["string", "null"]},
+                    },
+                    "tenant_id": {
+                        "label": "Tenant ID",
+                        "description": "Of the service principal whose client ID and client secret are above.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "managed_identity_client_id": {
+                        "label": "Managed identity client ID",
+                        "description": "Without a service principal: which of the machine's managed identities signs in.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "workload_identity_tenant_id": {
+                        "label": "Workload identity tenant ID",
+                        "description": "Without a service principal: the tenant of the workload identity. Empty: the machine's.",
+                        "schema": {"type": ["string", "null"]},
+                    },
+                    "cloud": {
+                        "label": "Azure cloud",
+                        "description": "Cloud of the Azure ML workspace. Empty: public.",
+                        "schema": {"type": ["string", "null"], "enum": ["public", "us_government", "china", None]},
                     },
                 },
             }

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_aml_data import OutputReference
-from airflow_aml_data.core.connect import embedded_home
+from airflow_aml_data.core.configuration import embedded_home
 from airflow_aml_data.core.transfer import readable_bytes
 from dev.airflow_api import AirflowApi, DagImportError, TaskInstance
 from dev.local_airflow import LocalAirflow, LocalAirflowError

@@ -18,6 +18,7 @@ from airflow_aml_data.core.catalog import Catalog
 from airflow_aml_data.core.storage import retry
 from tests.azure_files import AzureFiles, running_azure_files
 from tests.azure_management import AzureManagement, running_management
+from tests.azure_ml import AzureMl, running_azure_ml
 from tests.azurite import Azurite, running_azurite
 from tests.azurite.cloud import Cloud, running_cloud
 from tests.core.steps import Steps
@@ -101,6 +102,23 @@ def management(started_management: AzureManagement, monkeypatch: pytest.MonkeyPa
     for name, value in started_management.environment.items():
         monkeypatch.setenv(name, value)
     return started_management
+
+
+@pytest.fixture(scope="session")
+def started_azure_ml(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzureMl]:
+    """For ``azure_ml``, which makes it new for each test."""
+    with running_azure_ml(tmp_path_factory.mktemp("azure_ml")) as running:
+        yield running
+
+
+@pytest.fixture
+def azure_ml(started_azure_ml: AzureMl, monkeypatch: pytest.MonkeyPatch) -> Iterator[AzureMl]:
+    """Azure ML under its real host names, new but for what lies in its containers; at the end, used as it is to be."""
+    started_azure_ml.reset()
+    for name, value in started_azure_ml.environment.items():
+        monkeypatch.setenv(name, value)
+    yield started_azure_ml
+    started_azure_ml.check()
 
 
 @pytest.fixture

@@ -101,8 +101,8 @@ def commit_job(
 ) -> list[OutputReference]:
     """Publish all outputs of a step that ran as a job; see :func:`commit_step`.
 
-    What the service has stored at its destination is compared with what the script has left there. The rest comes through this machine: what
-    lies elsewhere until it is whole, and an output that the script made a file.
+    What the service has stored at its destination is compared with what the script has left there. The rest comes through this
+    machine: what lies elsewhere until it is whole, and an output that the script made a file.
 
     :param staged_at: Where the service has stored an output; None: at its destination.
     """

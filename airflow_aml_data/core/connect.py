@@ -2,125 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_aml_data.core import connections
+from airflow_aml_data.core.configuration import (
+    IDENTITY,
+    WorkspaceConfig,
+    datastores_mapping,
+    embedded_home,
+    read_config_json,
+    read_datastores,
+)
 from airflow_aml_data.core.connections import DEFAULT_CONN_ID, ConnectionFields
 from airflow_aml_data.core.protocol import RunFile
-from airflow_aml_data.core.storage.base import DatastoreConfig, Storage, check_kind, open_storage
-from airflow_aml_data.errors import AmlDataError, DatastoreNotFound, InvalidConfiguration, NotOffered, WorkspaceNotFound
+from airflow_aml_data.core.storage.base import DatastoreConfig, Storage, open_storage
+from airflow_aml_data.errors import (
+    AmlDataError,
+    DatastoreNotFound,
+    InvalidConfiguration,
+    MissingExtra,
+    NotOffered,
+    WorkspaceNotFound,
+)
 
 if TYPE_CHECKING:
+    from airflow_aml_data.core.azureml.control_plane import ControlPlane
     from airflow_aml_data.core.catalog import Catalog
 
 log = logging.getLogger(__name__)
 
-_IDENTITY = ("subscription_id", "resource_group", "workspace_name")
-_MOUNT_FALLBACKS = ("download", "fail")
-_CONFIG_FOLDERS = (".azureml", "aml_config", ".")
-_TOLD_TO_SCRIPTS = ("connections", "registered", "chosen_default")
-_EMBEDDED_DATASTORE = "workspaceblobstore"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkspaceConfig:
-    """What a connection says about a workspace; the keys are those of the connection's extra.
-
-    :param datastores: Datastore name to its kind and options.
-    :param catalog_connection_string: SQLAlchemy URL of the catalog; holds a password, so never in a repr.
-    :param mount_fallback: What becomes of inputs and outputs in mount mode where a machine cannot mount stores that are not on
-        it: ``"download"``, with a warning, or ``"fail"``.
-    :param connections: Airflow connections of the datastores, for scripts, which cannot read them; empty on the worker.
-    :param registered: Datastores the catalog knew when a step was started, for its script; None on the worker, which asks the catalog.
-    :param chosen_default: The default datastore the catalog knew then.
-    :param is_in_job: Whether this is an Azure ML job, which reaches the files of its inputs, and neither the catalog nor anything else.
-    """
-
-    name: str
-    datastores: Mapping[str, DatastoreConfig]
-    default_datastore: str
-    catalog_connection_string: str = field(repr=False)
-    mount_fallback: str = "download"
-    connections: Mapping[str, ConnectionFields] = field(default_factory=dict, repr=False)
-    registered: Mapping[str, DatastoreConfig] | None = None
-    chosen_default: str = ""
-    is_in_job: bool = False
-    subscription_id: str = ""
-    resource_group: str = ""
-    workspace_name: str = ""
-
-    @classmethod
-    def from_mapping(cls, name: str, config: Mapping[str, Any], home: Path) -> WorkspaceConfig:
-        """Check a configuration and fill in what it leaves out from the embedded workspace in ``home``.
-
-        :param name: The connection's id, for messages.
-        :raises InvalidConfiguration: naming the unknown key, or the type found and the type wanted.
-        """
-        allowed = ("datastores", "default_datastore", "catalog_connection_string", "mount_fallback", *_IDENTITY)
-        for key, value in config.items():
-            if key not in allowed:
-                raise InvalidConfiguration(
-                    f"Connection {name!r} has unknown key {key!r}. Allowed: {', '.join(allowed)}."
-                )
-            if key != "datastores" and not isinstance(value, str | None):
-                raise InvalidConfiguration(f"Connection {name!r}: {key!r} must be text, found {type(value).__name__}.")
-        texts: dict[str, Any] = {key: config.get(key) or "" for key in allowed if key != "datastores"}
-        stores = _datastores(name, config.get("datastores")) or {
-            _EMBEDDED_DATASTORE: DatastoreConfig(
-                name=_EMBEDDED_DATASTORE,
-                kind="local",
-                options={"root": str(home / "datastores" / _EMBEDDED_DATASTORE)},
-            )
-        }
-        texts["default_datastore"] = texts["default_datastore"] or next(iter(stores))
-        if texts["default_datastore"] not in stores:
-            raise InvalidConfiguration(
-                f"Connection {name!r}: 'default_datastore' is {texts['default_datastore']!r}, which is not among its "
-                f"datastores: {', '.join(stores)}."
-            )
-        texts["catalog_connection_string"] = texts["catalog_connection_string"] or f"sqlite:///{home / 'catalog.db'}"
-        texts["mount_fallback"] = texts["mount_fallback"] or _MOUNT_FALLBACKS[0]
-        if texts["mount_fallback"] not in _MOUNT_FALLBACKS:
-            raise InvalidConfiguration(
-                f"Connection {name!r}: 'mount_fallback' is {texts['mount_fallback']!r}. Allowed: {', '.join(_MOUNT_FALLBACKS)}."
-            )
-        return cls(name=name, datastores=stores, **texts)
-
-    @classmethod
-    def in_job(cls, name: str, told: Mapping[str, Any]) -> WorkspaceConfig:
-        """What a job was told of its workspace: the datastores of its inputs."""
-        stores = {
-            store: DatastoreConfig(
-                name=store, kind=options["kind"], options={key: each for key, each in options.items() if key != "kind"}
-            )
-            for store, options in told["datastores"].items()
-        }
-        return cls(
-            name=name,
-            datastores=stores,
-            default_datastore=next(iter(stores), ""),
-            catalog_connection_string="",
-            registered={},
-            is_in_job=True,
-        )
-
-    def to_mapping(self) -> dict[str, Any]:
-        """The configuration as :meth:`from_mapping` takes it; holds credentials, so for private files only."""
-        return {
-            "datastores": _mapping(self.datastores),
-            "default_datastore": self.default_datastore,
-            "catalog_connection_string": self.catalog_connection_string,
-            "mount_fallback": self.mount_fallback,
-            **{key: getattr(self, key) for key in _IDENTITY},
-        }
+_TOLD_TO_SCRIPTS = ("connections", "registered", "chosen_default", "is_connected")
 
 
 class ConnectedWorkspace:
@@ -148,6 +64,28 @@ class ConnectedWorkspace:
         from airflow_aml_data.core.catalog import Catalog  # SQLAlchemy: not before someone asks
 
         return Catalog(self.config.catalog_connection_string)
+
+    @cached_property
+    def azureml(self) -> ControlPlane:
+        """The Azure ML workspace that the connection names.
+
+        :raises InvalidConfiguration: when it names none.
+        :raises MissingExtra: when what this needs is not installed.
+        """
+        config = self.config
+        if not config.is_connected:
+            missing = [key for key in IDENTITY if not getattr(config, key)]
+            raise InvalidConfiguration(
+                f"Connection {config.name!r} names no Azure ML workspace: "
+                + (f"it has no {' and no '.join(missing)}. " if missing else "only config.json does. ")
+                + f"Give {', '.join(IDENTITY)} in the connection, and who signs in: login, password and 'tenant_id', or nothing for the "
+                "identity of the machine."
+            )
+        try:
+            from airflow_aml_data.core.azureml.control_plane import ControlPlane
+        except ModuleNotFoundError:
+            raise MissingExtra("An Azure ML workspace", "azureml") from None
+        return ControlPlane(config.sign_in, **{key: getattr(config, key) for key in IDENTITY})
 
     @cached_property
     def _in_catalog(self) -> tuple[Mapping[str, DatastoreConfig], str]:
@@ -241,7 +179,12 @@ class ConnectedWorkspace:
             except InvalidConfiguration as error:
                 log.warning("The step's script gets no access to a datastore: %s", error)
         registered, chosen = self._in_catalog
-        told = {"connections": read, "registered": _mapping(registered), "chosen_default": chosen}
+        told = {
+            "connections": read,
+            "registered": datastores_mapping(registered),
+            "chosen_default": chosen,
+            "is_connected": self.config.is_connected,
+        }
         return self.config.to_mapping() | told
 
     def _with_connection(self, config: DatastoreConfig) -> DatastoreConfig:
@@ -266,6 +209,11 @@ class ConnectedWorkspace:
             datastores = self.datastores
         except AmlDataError as error:
             fails.append(str(error))
+        if self.config.is_connected:
+            try:
+                works.append(self.azureml.check())
+            except AmlDataError as error:
+                fails.append(str(error))
         for name in datastores:
             try:
                 works.append(self.storage(name).check())
@@ -285,7 +233,7 @@ def connect(conn_id: str = DEFAULT_CONN_ID, config_path: str | None = None, sear
     :param search: Also look for v1's ``config.json``, from ``config_path`` or the working directory upwards.
     :raises WorkspaceNotFound: when no connection has that id, or no config.json is where one was named.
     """
-    identity = _read_config_json(config_path) if search else {}
+    identity = read_config_json(config_path) if search else {}
     step = RunFile.current()
     in_step = step is not None and step.conn_id == conn_id
     found = step.workspace if step and in_step else connections.source(conn_id)
@@ -297,6 +245,7 @@ def connect(conn_id: str = DEFAULT_CONN_ID, config_path: str | None = None, sear
     config = dict(found or {})
     if in_step and config.get("in_job"):
         return ConnectedWorkspace(WorkspaceConfig.in_job(conn_id, config))
+    is_connected = all(config.get(key) for key in IDENTITY)
     told = {key: config.pop(key, None) for key in _TOLD_TO_SCRIPTS} if in_step else {}
     for key, value in identity.items():
         if config.get(key, value) not in (value, "", None):
@@ -305,102 +254,19 @@ def connect(conn_id: str = DEFAULT_CONN_ID, config_path: str | None = None, sear
             )
         config[key] = value
     made = WorkspaceConfig.from_mapping(conn_id, config, embedded_home())
-    return ConnectedWorkspace(replace(made, **_from_worker(conn_id, told)) if in_step else made)
+    more = _from_worker(conn_id, told) if in_step else {"is_connected": is_connected}
+    return ConnectedWorkspace(replace(made, **more))
 
 
 def _from_worker(conn_id: str, told: Mapping[str, Any]) -> dict[str, Any]:
     """What :meth:`ConnectedWorkspace.to_mapping` adds to a configuration, for a script."""
     return {
         "connections": {each: ConnectionFields(**fields) for each, fields in (told["connections"] or {}).items()},
-        "registered": _datastores(conn_id, told["registered"]),
+        "registered": read_datastores(conn_id, told["registered"]),
         "chosen_default": told["chosen_default"] or "",
+        "is_connected": told["is_connected"],
     }
 
 
 def _known_as(name: str, datastores: Iterable[str]) -> str | None:
     return next((known for known in datastores if known.lower() == name.lower()), None)
-
-
-def _mapping(datastores: Mapping[str, DatastoreConfig]) -> dict[str, Any]:
-    return {each.name: {"kind": each.kind, **_retention(each), **each.options} for each in datastores.values()}
-
-
-def _retention(datastore: DatastoreConfig) -> dict[str, int]:
-    return {} if datastore.retention_days is None else {"retention_days": datastore.retention_days}
-
-
-def embedded_home(environ: Mapping[str, str] = os.environ) -> Path:
-    """The folder of the embedded workspace."""
-    return Path(environ.get("AIRFLOW_HOME") or "~/airflow").expanduser() / "azureml_workspace"
-
-
-def _datastores(name: str, declared: Any) -> dict[str, DatastoreConfig]:
-    if declared is None or declared == "":
-        return {}
-    if isinstance(declared, str):  # the connection form's text box
-        try:
-            declared = json.loads(declared)
-        except json.JSONDecodeError as error:
-            raise InvalidConfiguration(f"Connection {name!r}: 'datastores' is not JSON: {error}.") from error
-    example = '{"mystore": {"kind": "local", "root": "/data"}}'
-    if not isinstance(declared, Mapping) or not all(isinstance(each, Mapping) for each in declared.values()):
-        raise InvalidConfiguration(
-            f"Connection {name!r}: 'datastores' must map a name to its kind and options, as in {example}."
-        )
-    stores = {}
-    lower: set[str] = set()
-    for store, options in declared.items():
-        kind = options.get("kind")
-        if not isinstance(kind, str):
-            raise InvalidConfiguration(f"Connection {name!r}: datastore {store!r} lacks 'kind'. Example: {example}.")
-        check_kind(kind, store)
-        if not isinstance(store, str) or store.lower() in lower:
-            raise InvalidConfiguration(
-                f"Connection {name!r} has two datastores {store!r}: their names differ at most in upper and lower case, which do not count."
-            )
-        lower.add(store.lower())
-        days = options.get("retention_days")
-        if days is not None and not (isinstance(days, int) and days >= 1):
-            raise InvalidConfiguration(
-                f"Connection {name!r}: retention_days of datastore {store!r} is {days!r}. Allowed: a whole number of days, 1 and more."
-            )
-        its_own = {key: each for key, each in options.items() if key not in ("kind", "retention_days")}
-        stores[store] = DatastoreConfig(name=store, kind=kind, options=its_own, retention_days=days)
-    return stores
-
-
-def _read_config_json(path: str | None) -> dict[str, str]:
-    file = _find_config_json(Path(path or "."))
-    if file is None:
-        if path is None:
-            return {}
-        raise WorkspaceNotFound(
-            f"The workspace configuration file config.json, could not be found in {Path(path).absolute()} or its parent "
-            "directories. Write it there with subscription_id, resource_group and workspace_name, or leave out the path "
-            f"to use the Airflow connection {DEFAULT_CONN_ID!r}."
-        )
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InvalidConfiguration(f"{file} is not JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise InvalidConfiguration(f"{file} must hold one JSON object with {', '.join(_IDENTITY)}.")
-    for key in content:
-        if key not in _IDENTITY:
-            raise InvalidConfiguration(f"{file} has unknown key {key!r}. Allowed: {', '.join(_IDENTITY)}.")
-    for key in _IDENTITY:
-        if not isinstance(content.get(key), str) or not content[key]:
-            raise InvalidConfiguration(f"{file}: {key!r} must be text, found {content.get(key)!r}.")
-    return content
-
-
-def _find_config_json(start: Path) -> Path | None:
-    """v1's order: the file itself, or for a folder ``.azureml``, ``aml_config`` and itself, then its parents."""
-    start = start.absolute()
-    if start.is_file():
-        return start
-    for folder in (start, *start.parents):
-        for inner in _CONFIG_FOLDERS:
-            if (file := folder / inner / "config.json").is_file():
-                return file
-    return None

@@ -157,7 +157,7 @@ class _ReadStore:
 
 @dataclass(slots=True)
 class _Reads:
-    """The job's inputs, as they come up: one for each input of the step where that is one folder or file, else others that show its files."""
+    """The job's inputs, as they come up: one for each of the step's that is one folder or file, else others that show its files."""
 
     workspace: ConnectedWorkspace
     inputs: dict[str, JobInput] = field(default_factory=dict)
@@ -305,7 +305,7 @@ def _word(word: str | Slot, *, is_output: bool, in_shell: bool) -> str:
         return slot_text(word.name, is_output=is_output)
     if "${{" in word:
         raise InvalidDeclaration(
-            f"{word!r} cannot be said to an Azure ML job: the service reads ${{{{...}}}} as a placeholder of its own. Pass it in a file, or in "
-            "params."
+            f"{word!r} cannot be said to an Azure ML job: the service reads ${{{{...}}}} as a placeholder of its own. Pass it in a "
+            "file, or in params."
         )
     return word

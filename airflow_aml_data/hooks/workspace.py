@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
 from airflow.sdk.exceptions import AirflowNotFoundException
@@ -12,6 +12,9 @@ from airflow_aml_data.core.connect import ConnectedWorkspace
 from airflow_aml_data.core.connections import DEFAULT_CONN_ID, ConnectionFields
 from airflow_aml_data.core.workspace import Workspace
 from airflow_aml_data.errors import AmlDataError, InvalidConfiguration
+
+if TYPE_CHECKING:
+    from azure.ai.ml import MLClient
 
 CONN_TYPE = "azureml"
 
@@ -38,6 +41,14 @@ class AmlWorkspaceHook(BaseHook):
         """The workspace with its datastores and catalog, each opened when it is used."""
         return Workspace(self.azureml_conn_id).connect()
 
+    def get_ml_client(self) -> MLClient:
+        """Azure ML's own client for the workspace that the connection names, signed in as the connection says.
+
+        :raises InvalidConfiguration: when it names none.
+        :raises MissingExtra: when azure-ai-ml is not installed.
+        """
+        return self.get_conn().azureml.ml_client()
+
     def test_connection(self) -> tuple[bool, str]:
         """Whether everything works, and one sentence that says what does and what does not."""
         try:
@@ -60,6 +71,16 @@ def find_configuration(conn_id: str) -> Mapping[str, Any] | None:
             f"Connection {conn_id!r} is of type {connection.conn_type!r}; a workspace needs one of type {CONN_TYPE!r}."
         )
     config = {key: value for key, value in connection.extra_dejson.items() if value not in (None, "")}
+    for key, standard, value in (
+        ("client_id", "login", connection.login),
+        ("client_secret", "password", connection.password),
+    ):
+        if key in config:
+            raise InvalidConfiguration(
+                f"Connection {conn_id!r} has {key!r} in its extra. Its place is the field {standard!r}."
+            )
+        if value:
+            config[key] = value
     catalog_conn_id = config.pop("catalog_conn_id", None)
     if catalog_conn_id:
         if "catalog_connection_string" in config:

@@ -17,7 +17,8 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 from airflow_aml_data.core.compute.local import Command
-from airflow_aml_data.core.connect import ConnectedWorkspace, WorkspaceConfig
+from airflow_aml_data.core.configuration import WorkspaceConfig
+from airflow_aml_data.core.connect import ConnectedWorkspace
 from airflow_aml_data.core.identity import StepRun
 from airflow_aml_data.core.outputs import OutputFileDatasetConfig, OutputReference
 from airflow_aml_data.core.plan import StepDeclaration

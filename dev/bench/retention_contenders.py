@@ -19,7 +19,8 @@ def connected(told: dict[str, Any]) -> Any:
     """The workspace of the bench: its catalog, and its datastore."""
     from dataclasses import replace
 
-    from airflow_aml_data.core.connect import ConnectedWorkspace, WorkspaceConfig
+    from airflow_aml_data.core.configuration import WorkspaceConfig
+    from airflow_aml_data.core.connect import ConnectedWorkspace
     from airflow_aml_data.core.connections import ConnectionFields
 
     content = {"datastores": {STORE: told["store"]}, "catalog_connection_string": told["catalog"]}

@@ -99,7 +99,8 @@ def rclone(program: Path, transfer: Transfer, direction: str) -> tuple[list[str]
 
 def connected(transfer: Transfer) -> ConnectedWorkspace:
     """A workspace whose only datastore is the container."""
-    from airflow_aml_data.core.connect import ConnectedWorkspace, WorkspaceConfig
+    from airflow_aml_data.core.configuration import WorkspaceConfig
+    from airflow_aml_data.core.connect import ConnectedWorkspace
     from airflow_aml_data.core.connections import ConnectionFields
 
     store = {

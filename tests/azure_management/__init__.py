@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import ssl
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -18,19 +15,11 @@ from tests.azure_management.published import API_VERSIONS, problems
 from tests.azurite.certificates import Certificates
 from tests.azurite.cloud import running_proxy
 from tests.azurite.login import CLIENT, SECRET, TENANT, Login, running_login
+from tests.azurite.servers import CLOUDS, Answer, Asked, Refusal, running_json_server
 
 SUBSCRIPTION = "33333333-3333-3333-3333-333333333333"
 GROUP = "data"
 
-_CLOUDS = {
-    "management.azure.com": ("login.microsoftonline.com", "https://management.azure.com/.default"),
-    "management.usgovcloudapi.net": (
-        "login.microsoftonline.us",
-        "https://management.core.usgovcloudapi.net/.default",
-    ),
-    "management.chinacloudapi.cn": ("login.chinacloudapi.cn", "https://management.chinacloudapi.cn/.default"),
-}
-"""Host to the service that issues its tokens, and the scope they are asked for."""
 _PATH = re.compile(
     r"/subscriptions/([^/]+)/resourceGroups/([^/]+)/providers/Microsoft\.Storage/storageAccounts/([^/]+)/managementPolicies/default"
 )
@@ -69,13 +58,13 @@ class AzureManagement:
         """As it was when it was started."""
         vars(self).update(vars(AzureManagement(self.certificates, self.login, self.proxy_url, refused=self.refused)))
 
-    def answer(self, host: str, method: str, url: str, token: str, body: bytes) -> dict[str, Any]:
-        """The resource of an answer.
+    def answer(self, asked: Asked) -> Answer:
+        """The answer, with the resource.
 
         :raises Refusal: for everything that Azure would not take.
         """
-        parts = urlsplit(url)
-        if not self.takes_tokens or self.login.scopes.get(token) != _CLOUDS[host][1]:
+        parts, method = urlsplit(asked.url), asked.method
+        if not self.takes_tokens or self.login.scopes.get(asked.token) != CLOUDS[asked.host][1]:
             raise Refusal(401, "InvalidAuthenticationToken", "The access token is missing, or for something else.")
         found = _PATH.fullmatch(parts.path)
         if not found or method not in ("GET", "PUT"):
@@ -94,32 +83,25 @@ class AzureManagement:
             raise Refusal(404, "ResourceNotFound", f"The Resource '{account}' was not found.")
         if method not in self.may:
             raise Refusal(403, "AuthorizationFailed", f"The client '{CLIENT}' does not have authorization.")
-        self.requests.append(f"{host} {method} {account}")
+        self.requests.append(f"{asked.host} {method} {account}")
         if self.failures:
             status, headers = self.failures.pop(0)
             raise Refusal(status, "ServerBusy", "Later.", headers)
         if method == "PUT":
-            content = json.loads(body)
+            content = json.loads(asked.body)
             if wrong := problems(content):
                 raise Refusal(400, "InvalidRequestPropertyValue", "; ".join(wrong))
             self.policies[account] = self.meddle(content["properties"]["policy"])
         if self.policies[account] is None:
             raise Refusal(404, "ManagementPolicyNotFound", f"No ManagementPolicy found for account {account}.")
-        return {
-            "id": parts.path,
-            "name": "DefaultManagementPolicy",
-            "type": "Microsoft.Storage/storageAccounts/managementPolicies",
-            "properties": {"policy": self.policies[account], "lastModifiedTime": "2026-11-01T00:00:00.0000000Z"},
-        }
-
-
-class Refusal(Exception):
-    """An answer that is none, in the form that all of Azure's control plane has for them."""
-
-    def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:
-        super().__init__(status, code, message)
-        self.status, self.headers = status, headers or {}
-        self.content = {"error": {"code": code, "message": message}}
+        return Answer(
+            {
+                "id": parts.path,
+                "name": "DefaultManagementPolicy",
+                "type": "Microsoft.Storage/storageAccounts/managementPolicies",
+                "properties": {"policy": self.policies[account], "lastModifiedTime": "2026-11-01T00:00:00.0000000Z"},
+            }
+        )
 
 
 def principal(host: str = "first", **extra: Any) -> dict[str, Any]:
@@ -165,58 +147,11 @@ def running_management(folder: Path) -> Iterator[AzureManagement]:
     :param folder: For its certificates.
     """
     certificates = Certificates.make(folder)
-    with running_login(certificates) as login, _running_server(certificates) as (server, url):
-        server.management = management = AzureManagement(certificates, login)
-        routes = {f"{host}:443": url for host in _CLOUDS} | {f"{each}:443": login.url for each, _ in _CLOUDS.values()}
-        with running_proxy(routes, management.refused) as management.proxy_url:
-            yield management
+    with running_login(certificates) as login:
+        management = AzureManagement(certificates, login)
+        with running_json_server(certificates, management.answer) as url:
+            routes = {f"{host}:443": url for host in CLOUDS} | {f"{each}:443": login.url for each, _ in CLOUDS.values()}
+            with running_proxy(routes, management.refused) as management.proxy_url:
+                yield management
     if management.refused:
         raise AssertionError(f"Somebody wanted to reach {management.refused}.")
-
-
-@contextmanager
-def _running_server(certificates: Certificates) -> Iterator[tuple[_Server, str]]:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificates.cert_file, certificates.key_file)
-    with _Server(("127.0.0.1", 0), _Handler) as server:
-        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        try:
-            yield server, f"https://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    management: AzureManagement
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server
-    protocol_version = "HTTP/1.1"
-
-    def do_any(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        kind, _, token = self.headers.get("Authorization", "").partition(" ")
-        status, headers = 200, {}
-        try:
-            content = self.server.management.answer(
-                self.headers["Host"], self.command, self.path, token if kind == "Bearer" else "", body
-            )
-        except Refusal as refusal:
-            status, content, headers = refusal.status, refusal.content, refusal.headers
-        answer = json.dumps(content).encode()
-        self.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(answer)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(answer)
-
-    do_GET = do_PUT = do_POST = do_DELETE = do_PATCH = do_any  # noqa: N815 - the base class's names
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        """Say nothing."""

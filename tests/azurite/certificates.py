@@ -14,6 +14,7 @@ _HOSTS = (
     "management.azure.com",
     "management.usgovcloudapi.net",
     "management.chinacloudapi.cn",
+    "*.api.azureml.ms",
     *(f"*.{each}.core.windows.net" for each in ("blob", "dfs", "file")),
 )
 

@@ -6,17 +6,16 @@ import base64
 import hashlib
 import hmac
 import json
-import ssl
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tests.azurite.certificates import Certificates
+from tests.azurite.servers import running_server
 
 TENANT = "11111111-1111-1111-1111-111111111111"
 CLIENT = "22222222-2222-2222-2222-222222222222"
@@ -49,7 +48,7 @@ class Login:
     def token(self, how: str, scope: str = "") -> dict[str, Any]:
         now = int(time.time())
         claims = {
-            "aud": "https://storage.azure.com",
+            "aud": scope.removesuffix("/.default") or "https://storage.azure.com",
             "iss": f"https://sts.windows.net/{TENANT}/",
             "tid": TENANT,
             "oid": CLIENT,
@@ -83,7 +82,11 @@ class Login:
         if form.get("client_id") != CLIENT:
             return _refusal(400, "unauthorized_client", "AADSTS700016: Application was not found in the directory.")
         if "client_assertion" in form:
-            return (200, self.token("workload")) if form["client_assertion"] == ASSERTION else _INVALID
+            return (
+                (200, self.token("workload", form.get("scope", "")))
+                if form["client_assertion"] == ASSERTION
+                else _INVALID
+            )
         return (200, self.token("secret", form.get("scope", ""))) if form.get("client_secret") == SECRET else _INVALID
 
 
@@ -132,7 +135,8 @@ class _Handler(BaseHTTPRequestHandler):
                 200, {"tenant_discovery_endpoint": f"{issuer}/.well-known/openid-configuration", "metadata": []}
             )
         elif path in _MANAGED and self.headers[_MANAGED[path][0]] == _MANAGED[path][1]:
-            self._answer(200, self.login.token("managed"))
+            resource = parse_qs(urlsplit(self.path).query)["resource"][0]
+            self._answer(200, self.login.token("managed", f"{resource}/.default"))
         else:
             self._answer(404, {"error": "not_found"})
 
@@ -162,16 +166,6 @@ def running_login(certificates: Certificates) -> Iterator[Login]:
     class Handler(_Handler):
         """Of this service alone."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificates.cert_file, certificates.key_file)
-    server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    login = Handler.login = Login(f"https://127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
+    login = Handler.login = Login("")
+    with running_server(certificates, Handler) as login.url:
         yield login
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

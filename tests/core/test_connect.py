@@ -8,7 +8,8 @@ import pytest
 
 from airflow_aml_data import Workspace
 from airflow_aml_data.core import connections
-from airflow_aml_data.core.connect import ConnectedWorkspace, WorkspaceConfig, connect
+from airflow_aml_data.core.configuration import WorkspaceConfig
+from airflow_aml_data.core.connect import ConnectedWorkspace, connect
 from airflow_aml_data.core.protocol import RunFile
 from airflow_aml_data.core.storage import base
 from airflow_aml_data.core.storage.base import DatastoreConfig, Kind, open_storage

@@ -13,7 +13,8 @@ import pytest
 
 from airflow_aml_data import Dataset, Datastore, OutputFileDatasetConfig
 from airflow_aml_data.core.catalog import Plan
-from airflow_aml_data.core.connect import ConnectedWorkspace, WorkspaceConfig
+from airflow_aml_data.core.configuration import WorkspaceConfig
+from airflow_aml_data.core.connect import ConnectedWorkspace
 from airflow_aml_data.core.outputs import OutputReference
 from airflow_aml_data.core.retention import plan as plan_module
 from airflow_aml_data.core.retention.plan import RetentionScope, make_plan

@@ -13,7 +13,8 @@ from obstore.exceptions import BaseError
 from obstore.store import AzureStore
 
 from airflow_aml_data import Workspace
-from airflow_aml_data.core.connect import ConnectedWorkspace, WorkspaceConfig, embedded_home
+from airflow_aml_data.core.configuration import WorkspaceConfig, embedded_home
+from airflow_aml_data.core.connect import ConnectedWorkspace
 from airflow_aml_data.core.connections import ConnectionFields
 from airflow_aml_data.core.storage.azure.account import ACCOUNT_OPTIONS, AzureAccount, azure_account, obstore_options
 from airflow_aml_data.core.storage.base import KINDS, DatastoreConfig, Kind
@@ -104,7 +105,7 @@ def test_a_step_carries_the_connections_that_its_script_cannot_read(
     assert "'nowhere'" in caplog.text
     read = {name: ConnectionFields(**fields) for name, fields in carried.pop("connections").items()}
     monkeypatch.delenv("AIRFLOW_CONN_MY_WASB")
-    assert (carried.pop("registered"), carried.pop("chosen_default")) == ({}, "")
+    assert (carried.pop("registered"), carried.pop("chosen_default"), carried.pop("is_connected")) == ({}, "", False)
     config = replace(WorkspaceConfig.from_mapping("azureml_default", carried, embedded_home()), connections=read)
     assert account(ConnectedWorkspace(config), "good").account_key == KEY
     assert KEY not in repr(config) + caplog.text

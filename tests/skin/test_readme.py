@@ -13,7 +13,8 @@ import pytest
 from sklearn.datasets import load_iris
 
 from airflow_aml_data import Dataset, Datastore, Workspace
-from airflow_aml_data.core.connect import ConnectedWorkspace, WorkspaceConfig
+from airflow_aml_data.core.configuration import WorkspaceConfig
+from airflow_aml_data.core.connect import ConnectedWorkspace
 from tests.azure_management import AzureManagement, airflow_workspace
 from tests.core.steps import Steps
 from tests.skin.conftest import FinishedRun

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_aml_data.core.connect import ConnectedWorkspace, WorkspaceConfig
+from airflow_aml_data.core.configuration import WorkspaceConfig
+from airflow_aml_data.core.connect import ConnectedWorkspace
 from airflow_aml_data.core.connections import ConnectionFields
 from airflow_aml_data.core.definition import StorePath, WebPath
 from airflow_aml_data.core.paths import declared_sources, settled_sources

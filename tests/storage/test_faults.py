@@ -20,7 +20,8 @@ import xxhash
 
 from airflow_aml_data import Dataset, Datastore, OutputFileDatasetConfig, Workspace
 from airflow_aml_data.core.compute.local import Command
-from airflow_aml_data.core.connect import ConnectedWorkspace, WorkspaceConfig
+from airflow_aml_data.core.configuration import WorkspaceConfig
+from airflow_aml_data.core.connect import ConnectedWorkspace
 from airflow_aml_data.core.connections import ConnectionFields
 from airflow_aml_data.core.identity import StepRun
 from airflow_aml_data.core.manifest import Manifest

@@ -15,8 +15,9 @@ from airflow_aml_data.core.identity import StepRun
 from airflow_aml_data.errors import AzureMlError, AzureMlRefused, InvalidDeclaration
 
 if TYPE_CHECKING:
-    from airflow_aml_data.core.azureml.control_plane import ControlPlane
     from azure.ai.ml import MLClient
+
+    from airflow_aml_data.core.azureml.control_plane import ControlPlane
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,6 @@ _PYTHON = "python=3.11"
 _FOR_DATAFRAMES = ("pandas", "pyarrow")
 """What ``to_pandas_dataframe`` needs, in environments that are made of a list of packages."""
 _SERVERLESS = "serverless"
-_IDENTITIES = ("managed", "user", "aml_token")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +182,7 @@ def submit(workspace: ControlPlane, job: NewJob, settings: JobSettings, code: Pa
         name: Output(type="uri_folder", path=each.uri, mode="upload" if each.mode == "upload" else "rw_mount")
         for name, each in job.outputs.items()
     }
-    with _quiet(), _named_errors(workspace, f"submit job {job.name!r}"):
+    with _quiet(), _named_errors(workspace, job.name):
         made = command(
             name=job.name,
             display_name=job.title,
@@ -322,7 +322,7 @@ def _state(name: str, job: Any) -> JobState:
 
 
 @contextmanager
-def _named_errors(workspace: ControlPlane, what: str) -> Iterator[None]:
+def _named_errors(workspace: ControlPlane, name: str) -> Iterator[None]:
     """Turn the client's errors into this package's."""
     from azure.ai.ml.exceptions import MlException
     from azure.core.exceptions import AzureError, HttpResponseError
@@ -330,11 +330,11 @@ def _named_errors(workspace: ControlPlane, what: str) -> Iterator[None]:
     try:
         yield
     except HttpResponseError as error:
-        raise workspace.failure(what, error) from None
+        raise workspace.failure_of_client(f"/jobs/{name}", error) from None
     except AzureError as error:
         if isinstance(error, MlException):
-            raise AzureMlRefused(f"Azure ML's client does not {what}: {_one_line(error)}") from None
-        raise AzureMlError(f"Azure ML does not answer when asked to {what}: {_one_line(error)}") from None
+            raise AzureMlRefused(f"Azure ML's client does not submit job {name!r}: {_one_line(error)}") from None
+        raise AzureMlError(f"Azure ML does not answer when job {name!r} is submitted: {_one_line(error)}") from None
 
 
 def _one_line(error: Exception) -> str:

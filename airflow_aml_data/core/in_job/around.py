@@ -235,7 +235,8 @@ def _free_place(job: _Job, name: str, wanted: str) -> Path:
 
 def _make(job: _Job, told: ToldInput, folder: Path) -> None:
     """Make the files of a table. The only part that wants packages: pyarrow and pandas."""
-    from airflow_aml_data.core.connect import ConnectedWorkspace, WorkspaceConfig
+    from airflow_aml_data.core.configuration import WorkspaceConfig
+    from airflow_aml_data.core.connect import ConnectedWorkspace
     from airflow_aml_data.core.definition import Definition
     from airflow_aml_data.core.files import find_files
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from airflow_aml_data.errors import StorageError, TransfersCancelled
+from airflow_aml_data.errors import AzureMlError, StorageError, TransfersCancelled
 
 log = logging.getLogger(__name__)
 
@@ -111,14 +111,14 @@ class Requests:
         """Do a request, again and again while it fails with what another attempt may cure.
 
         :param what: For messages, such as ``"Reading 'a/b' of container 'c'"``.
-        :raises StorageError: the last failure, when the budget is used up.
+        :raises StorageError, AzureMlError: the last failure, when the budget is used up.
         """
         started = self._clock()
         for attempt in range(1, _ATTEMPTS + 1):
             self.check()
             try:
                 return request()
-            except StorageError as error:
+            except (StorageError, AzureMlError) as error:
                 seconds = self._pause(attempt, error.retry_after_seconds)
                 spent = self._clock() - started
                 if attempt == _ATTEMPTS or spent + seconds > self._budget_seconds:

@@ -1,7 +1,4 @@
-"""A datastore as an Azure ML job sees it: the files that its step reads, as the worker has listed them, where Azure ML shows them.
-
-Standard library only.
-"""
+"""A datastore as an Azure ML job sees it: the files that its step reads, as the worker has listed them, where Azure ML shows them."""
 
 from __future__ import annotations
 

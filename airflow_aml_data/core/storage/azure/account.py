@@ -98,7 +98,8 @@ class AzureAccount:
 
     @cached_property
     def _access(self) -> Access | None:
-        return Access(self.make_credential, self.name, self.conn_id) if self.make_credential else None
+        who = f"Account {self.name!r}" + (f", connection {self.conn_id!r}" if self.conn_id else "")
+        return Access(self.make_credential, who) if self.make_credential else None
 
 
 class _Address(NamedTuple):
@@ -203,6 +204,8 @@ def _read(connection: ConnectionFields, service: Service) -> tuple[_Address, dic
     identity, tenant = (
         _extra(connection, key) for key in ("managed_identity_client_id", "workload_identity_tenant_id")
     )
+    if not (identity and tenant):  # as in the provider's hooks, they count only together
+        identity = tenant = ""
     return address, {"make_credential": partial(default_credential, identity, tenant)}
 
 

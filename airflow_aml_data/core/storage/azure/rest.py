@@ -6,7 +6,6 @@ import base64
 import hmac
 import os
 import re
-import ssl
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -16,10 +15,10 @@ from types import MappingProxyType
 from typing import Any, Literal
 from urllib.parse import quote, urlencode, urlsplit
 
-import certifi
 import httpx
 
 from airflow_aml_data.core.storage.azure.account import AzureAccount
+from airflow_aml_data.core.storage.azure.trust import trusted
 from airflow_aml_data.errors import AmlDataError, DataChanged, FileKept, FilesNotFound, StorageError, StorageRefused
 
 Action = Literal["list", "read", "write", "delete", "copy"]
@@ -232,20 +231,10 @@ class Container:
 
     def _connect(self) -> httpx.Client:
         timeout = httpx.Timeout(REQUEST_SECONDS, connect=CONNECT_SECONDS)
-        return httpx.Client(verify=_trusted(self.account.url), timeout=timeout)
+        return httpx.Client(verify=trusted(self.account.url), timeout=timeout)
 
     def __repr__(self) -> str:
         return f"<{self}>"
-
-
-def _trusted(url: str) -> ssl.SSLContext:
-    """Whose certificates are taken: those that obstore takes too."""
-    if not url.startswith("https:"):
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # nobody's; reading the others takes longer than a listing
-    context = ssl.create_default_context()  # the machine's, or those of SSL_CERT_FILE
-    if not os.environ.get("SSL_CERT_FILE"):
-        context.load_verify_locations(certifi.where())
-    return context
 
 
 def container_sas(account: AzureAccount, container: str, expiry: datetime) -> str:

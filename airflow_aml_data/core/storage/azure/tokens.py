@@ -32,41 +32,47 @@ def client_secret(tenant: str, client: str, secret: str, more: Mapping[str, Any]
     return ClientSecretCredential(tenant_id=tenant, client_id=client, client_secret=secret, **more)
 
 
-def default_credential(managed_identity: str, workload_tenant: str) -> TokenCredential:
+def default_credential(managed_identity: str, workload_tenant: str, authority: str = "") -> TokenCredential:
     """Whatever the machine has: environment, workload identity, managed identity, a developer's login.
 
-    :param managed_identity: Client id of a managed identity; as in the provider's hooks it counts only together with
-        ``workload_tenant``.
+    :param managed_identity: Client id of a managed identity; empty: the machine's only one.
+    :param workload_tenant: Tenant of a workload identity; empty: the one that the environment names.
+    :param authority: Host that issues the tokens; empty: the one that the environment names, else the public cloud's.
     """
     from azure.identity import DefaultAzureCredential
 
-    if not (managed_identity and workload_tenant):
-        return DefaultAzureCredential()
-    return DefaultAzureCredential(
-        managed_identity_client_id=managed_identity,
-        workload_identity_tenant_id=workload_tenant,
-        additionally_allowed_tenants=[workload_tenant],
-    )
+    said: dict[str, Any] = {}
+    if managed_identity:
+        said["managed_identity_client_id"] = managed_identity
+    if workload_tenant:
+        said |= {"workload_identity_tenant_id": workload_tenant, "additionally_allowed_tenants": [workload_tenant]}
+    if authority:
+        said["authority"] = authority
+    return DefaultAzureCredential(**said)
 
 
 class Access:
-    """The tokens of one account; a ``TokenCredential`` for the SDKs.
+    """The tokens of one account or workspace; a ``TokenCredential`` for the SDKs.
 
-    Safe in threads. Calls raise :exc:`.StorageRefused` when the identity is refused or there is none, :exc:`.StorageError`
-    when the service that issues tokens is out of reach.
+    Safe in threads.
 
+    :param who: Whose tokens, as the first word of messages.
+    :param refused: Raised when the identity is refused or there is none.
+    :param failed: Raised when the service that issues tokens is out of reach.
     :ivar sign_in: Number of the sign-in that tokens come from; what keeps a token keeps this beside it.
     """
 
     def __init__(
         self,
         make: Callable[[], TokenCredential],
-        account: str,
-        conn_id: str,
+        who: str,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        refused: type[AmlDataError] = StorageRefused,
+        failed: type[AmlDataError] = StorageError,
     ) -> None:
-        self._make, self._clock = make, clock
-        self._who = f"Account {account!r}" + (f", connection {conn_id!r}" if conn_id else "")
+        self._make, self._who, self._clock = make, who, clock
+        self._refused, self._failed = refused, failed
         self._lock = threading.Lock()
         self._credential: TokenCredential | None = None
         self._signed_in_at = 0.0
@@ -107,15 +113,15 @@ class Access:
         first, *tried = [line.strip() for line in re.split(r"\n(?=\t)", str(error))]
         chain = getattr(self._credential, "credentials", None) if tried else None
         if chain is not None and len(tried) == len(chain):
-            return StorageRefused(
+            return self._refused(
                 f"{self._who}: nobody to sign in as. The connection has neither key nor SAS token nor 'tenant_id', and "
                 "DefaultAzureCredential found no identity on this machine: no AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, no "
                 "workload or managed identity, nobody's login. What it tried is in the log above."
             )
         reason = (tried or [first])[-1].partition("\n")[0]
         if isinstance(error, ValueError) or (_REFUSED.search(reason) and not _PASSING.search(reason)):
-            return StorageRefused(f"{self._who}: signing in was refused. {reason}")
-        return StorageError(f"{self._who}: signing in failed. {reason}")
+            return self._refused(f"{self._who}: signing in was refused. {reason}")
+        return self._failed(f"{self._who}: signing in failed. {reason}")
 
 
 class ObstoreTokens:
