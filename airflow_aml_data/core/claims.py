@@ -31,7 +31,7 @@ def held(workspace: ConnectedWorkspace, plan: StepPlan) -> Iterator[None]:
     gone = claim(workspace, plan)
     try:
         _take_hold(workspace, plan, gone)
-        with _renewal(catalog, run):
+        with renewed(catalog, run):
             yield
     except BaseException as error:
         give_up(workspace, run, f"{type(error).__name__}: {error}")
@@ -104,7 +104,7 @@ def give_up(workspace: ConnectedWorkspace, run: StepRun, reason: str) -> None:
 
 
 @contextmanager
-def _renewal(catalog: Catalog, run: StepRun) -> Iterator[None]:
+def renewed(catalog: Catalog, run: StepRun) -> Iterator[None]:
     """Renew the leases of a step run in the background for as long as it works."""
     ended = threading.Event()
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from airflow_aml_data.core import claims, records
 from airflow_aml_data.core.azureml import jobs
@@ -35,13 +37,14 @@ from airflow_aml_data.core.run_files import RUN_FILES
 from airflow_aml_data.core.scratch import scratch_folder
 from airflow_aml_data.core.ship import job_folder, pack, ship_step, staged_at, staging_of
 from airflow_aml_data.core.storage.base import StoredFile
-from airflow_aml_data.errors import AmlDataError, JobFailed, OutputUnusable, WiringError
+from airflow_aml_data.errors import AmlDataError, InvalidDeclaration, JobFailed, OutputUnusable, StaleTry, WiringError
 
 log = logging.getLogger(__name__)
 
 _VERSION = 1
 _EXISTING_FILE = "existing.json"
 _TAIL_LINES = 100
+_CANCEL_POLL_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +69,17 @@ class SubmittedStep:
         return {"version": _VERSION, **asdict(self)}
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> SubmittedStep | None:
-        """What :meth:`to_json` gave; None for that of another release."""
+    def from_json(cls, content: Mapping[str, Any]) -> SubmittedStep:
+        """What :meth:`to_json` gave.
+
+        :raises InvalidDeclaration: for that of another release.
+        """
         known = dict(content)
-        if known.pop("version", None) != _VERSION:
-            return None
+        if (version := known.pop("version", None)) != _VERSION:
+            raise InvalidDeclaration(
+                f"The job was submitted by another release of airflow-aml-data (version {version!r} of what is known of it; this one reads "
+                f"{_VERSION}). Clear the task to submit it anew."
+            )
         return cls(run=StepRun(**known.pop("run")), **known)
 
 
@@ -122,12 +131,45 @@ def submit_step(
     return state
 
 
-def take_over_step(workspace: ConnectedWorkspace, declared: StepDeclaration, submitted: SubmittedStep) -> None:
-    """Go on with the job of an earlier try: hold its outputs again.
+def take_over_step(workspace: ConnectedWorkspace, declared: StepDeclaration, submitted: SubmittedStep) -> bool:
+    """Go on with the job of an earlier try, and hold its outputs again; False when that try has ended, or they were taken over."""
+    try:
+        claims.claim(workspace, _plan_again(workspace, declared, submitted))
+    except StaleTry as error:
+        log.warning("Job %s is not gone on with: %s", submitted.job, error)
+        return False
+    return True
 
-    :raises StaleTry: when that try has ended, or its outputs were taken over.
+
+def renew_step(workspace: ConnectedWorkspace, submitted: SubmittedStep) -> None:
+    """Hold what the step holds for ten minutes more."""
+    workspace.catalog.renew_leases(submitted.run, lease_seconds=claims.LEASE_SECONDS)
+
+
+def cancel_step(
+    workspace: ConnectedWorkspace, submitted: SubmittedStep, reason: str, *, patience_seconds: float = 0.0
+) -> None:
+    """Cancel the job of a step, and give up what it was writing.
+
+    :param patience_seconds: How long to wait for the job's end before its files are removed; it may write until then.
     """
-    claims.claim(workspace, _plan_again(workspace, declared, submitted))
+    jobs.cancel(workspace.azureml, submitted.job)
+    deadline = time.monotonic() + patience_seconds
+    for wait in jobs.waits(_CANCEL_POLL_SECONDS):
+        state = jobs.find(workspace.azureml, submitted.job)
+        if state is None or state.is_ended or time.monotonic() > deadline:
+            break
+        time.sleep(wait)
+    give_up_step(workspace, submitted, reason)
+
+
+def output_url(workspace: ConnectedWorkspace, submitted: SubmittedStep) -> str:
+    """Where Azure ML studio shows the folder of the first output; ``""`` without outputs."""
+    for datastore, path in submitted.outputs.values():
+        service = workspace.azureml
+        name = workspace.azureml_datastore(datastore)
+        return f"{service.studio_url}/data/datastore/{name}/edit?wsid={service.arm_id}&activeFilePath={quote(path)}#browseTab"
+    return ""
 
 
 def finish_step(
@@ -135,21 +177,26 @@ def finish_step(
     declared: StepDeclaration,
     submitted: SubmittedStep,
     state: JobState,
+    *,
+    is_log_told: bool = False,
     scratch_root: Path | None = None,
 ) -> StepResult:
     """Publish what a job has left that has ended.
+
+    :param is_log_told: Whether everything that it printed is in the log already; else, when it failed, the end of that comes there now.
 
     :raises JobFailed: when it failed or was cancelled. Nothing is published then; files closed in mount mode stay where they are, as an
         abandoned output that nobody can read by reference.
     :raises RunCanceled, StepFailed, OutputUnusable: as those of a step on the worker.
     """
     try:
+        why = "" if state.has_succeeded else _why(workspace, state, is_log_told)
         report, reported = _read_report(workspace, submitted)
         if report and report.unusable:
             raise OutputUnusable(report.unusable)
         check_end(declared.title or declared.run.task_id, report.exit_code if report else 0, reported)
         if not state.has_succeeded or report is None:
-            raise JobFailed(state.name, state.status, _why(workspace, state))
+            raise JobFailed(state.name, state.status, why)
         plan = _plan_again(workspace, declared, submitted)
         with scratch_folder(plan.run.id, scratch_root) as scratch:
             outputs = _publish(workspace, plan, submitted, report, scratch)
@@ -235,12 +282,13 @@ def _read_report(workspace: ConnectedWorkspace, submitted: SubmittedStep) -> tup
     return report, records.parse(storage.read_bytes(records_file)) if records_file in there else []
 
 
-def _why(workspace: ConnectedWorkspace, state: JobState) -> str:
+def _why(workspace: ConnectedWorkspace, state: JobState, is_log_told: bool) -> str:
     """What the service says of a job that has failed, after the end of what it printed is in the log."""
     printed = jobs.JobLog(workspace.azureml, state.name)
     try:
         for line in deque(printed.rest(), maxlen=_TAIL_LINES):
-            log.info(line)
+            if not is_log_told:
+                log.info(line)
     except AmlDataError as error:  # the job has failed: that is what has to be said
         log.warning("What job %s printed cannot be read: %s", state.name, error)
     return printed.error

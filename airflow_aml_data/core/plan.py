@@ -18,7 +18,7 @@ from airflow_aml_data.core.definition import Definition
 from airflow_aml_data.core.identity import StepRun
 from airflow_aml_data.core.inputs import DatasetConsumptionConfig
 from airflow_aml_data.core.outputs import OutputFileDatasetConfig, OutputReference, as_dataset
-from airflow_aml_data.core.records import RUN_DETAILS
+from airflow_aml_data.core.records import AZUREML_JOB, RUN_DETAILS
 from airflow_aml_data.core.run_files import RUN_FILES
 from airflow_aml_data.core.variables import is_reserved_variable
 from airflow_aml_data.core.workspace import Datastore, Workspace
@@ -30,6 +30,7 @@ PLAIN = (str, int, float, bool, type(None))
 _RESERVED_OUTPUTS = {
     "return_value": "the metrics a script logs, in XCom",
     RUN_DETAILS: "the tags a script sets, in XCom",
+    AZUREML_JOB: "the Azure ML job of a step, in XCom",
     RUN_FILES: "the files a script writes to ./outputs and ./logs",
 }
 _NOT_IN_VARIABLE = re.compile(r"[^A-Za-z0-9_]")

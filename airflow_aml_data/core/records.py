@@ -28,6 +28,9 @@ PARENT_FILE = "parent_run.jsonl"
 ALL_METRICS_FILE = "metrics_of_the_step.json"
 """Among a run's files: its metrics, when they are more than XCom carries."""
 
+AZUREML_JOB = "azureml_job"
+"""XCom key of the name of a step's job, and where it and its outputs are looked at."""
+
 XCOM_BYTES = 64 * 1024
 """JSON of all metrics that goes to XCom, which is read as a whole and shown in the UI; what is more goes to a file."""
 

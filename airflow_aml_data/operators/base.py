@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import BaseOperator, BaseOperatorLink
 from airflow.sdk.definitions._internal.mixins import ResolveMixin
 from airflow.sdk.definitions.mappedoperator import MappedOperator
 from airflow.sdk.exceptions import AirflowFailException
@@ -22,6 +23,7 @@ from airflow_aml_data.core.storage import retry
 from airflow_aml_data.core.workspace import Workspace
 from airflow_aml_data.errors import InvalidDeclaration, UserError
 from airflow_aml_data.operators.environments import RunConfiguration
+from airflow_aml_data.operators.links import StoredOutputLink, StudioJobLink
 from airflow_aml_data.operators.mapping import StepPartial, mapped_values
 from airflow_aml_data.outputs import OutputFileDatasetConfig, OutputInput, check_connected, wire
 
@@ -30,6 +32,13 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.sdk.definitions.param import ParamsDict
     from airflow.sdk.types import Operator
+
+    from airflow_aml_data.core.connect import ConnectedWorkspace
+    from airflow_aml_data.core.results import StepResult
+    from airflow_aml_data.operators.job import TaskJob
+
+LOCAL = "local"
+"""The compute target that is the worker."""
 
 
 class StepOperator(BaseOperator):
@@ -50,18 +59,31 @@ class StepOperator(BaseOperator):
     :param inputs: Named inputs that are not in the command line. (templated, also inside datasets)
     :param outputs: Outputs that are not in the command line. (templated)
     :param params: Become environment variables ``AML_PARAMETER_{name}``. (templated)
-    :param compute_target: ``"local"``: a child process of the worker.
-    :param runconfig: Interpreter, packages and environment variables. (templated)
+    :param compute_target: ``"local"``: a child process of the worker. Else a compute cluster of the Azure ML workspace that the connection
+        names, or ``"serverless"``: the step is a job there. (templated)
+    :param runconfig: Interpreter, packages and environment variables; of a job, its environment, machines, identity and time. (templated)
+    :param deferrable: Whether the task leaves the worker while its job runs; None: ``[operators] default_deferrable``. In this way
+        ``execution_timeout`` counts from when the job is submitted, and ends it.
+    :param poll_seconds: The longest time between two looks at a job.
     :param allow_reuse: Whether an earlier run of the same step may stand for this one. None does in this release, whatever
         it says: every step runs.
     :param version: Another text makes it another step, for reuse.
-    :param conn_id: Airflow connection of type ``azureml``; None: the one of the datasets and outputs.
+    :param conn_id: Airflow connection of type ``azureml``; None: the one of the datasets and outputs. (templated)
     :raises UserError: while the DAG is parsed, for declarations that cannot work.
     """
 
-    template_fields: Sequence[str] = ("source_directory", "inputs", "outputs", "script_params", "runconfig")
+    template_fields: Sequence[str] = (
+        "source_directory",
+        "inputs",
+        "outputs",
+        "script_params",
+        "compute_target",
+        "runconfig",
+        "conn_id",
+    )
     ui_color: str = "#d9ecff"
     shallow_copy_attrs: Sequence[str] = ("inputs", "outputs")
+    operator_extra_links: Collection[BaseOperatorLink] = (StudioJobLink(), StoredOutputLink())
 
     command_field: ClassVar[str]
     """Name of the constructor argument that may hold inputs and outputs among text."""
@@ -78,6 +100,8 @@ class StepOperator(BaseOperator):
         allow_reuse: bool = True,
         version: str | None = None,
         conn_id: str | None = None,
+        deferrable: bool | None = None,
+        poll_seconds: float = 60.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -90,7 +114,12 @@ class StepOperator(BaseOperator):
         self.allow_reuse = allow_reuse
         self.version = version
         self.conn_id = conn_id
+        self.deferrable = deferrable
+        self.poll_seconds = poll_seconds
+        if compute_target == LOCAL:
+            self.operator_extra_links = ()
         self._compute = LocalCompute()
+        self._job: TaskJob | None = None
 
     @classmethod
     def partial(cls, **kwargs: Any) -> StepPartial:
@@ -105,9 +134,10 @@ class StepOperator(BaseOperator):
 
         :raises UserError: for arguments that cannot work.
         """
-        if (target := values.get("compute_target", "local")) != "local":
+        target = values.get("compute_target", LOCAL)
+        if not isinstance(target, str | ResolveMixin) or not target:
             raise InvalidDeclaration(
-                f"Step {task_id!r}: compute_target {target!r} is not offered yet. Allowed: 'local'."
+                f"Step {task_id!r}: compute_target is {LOCAL!r}, the name of a compute cluster, or 'serverless'; found {target!r}."
             )
         if not isinstance(config := values.get("runconfig"), RunConfiguration | ResolveMixin | None):
             raise InvalidDeclaration(f"Step {task_id!r}: runconfig must be a RunConfiguration, found {config!r}.")
@@ -126,44 +156,37 @@ class StepOperator(BaseOperator):
         """
 
     @abstractmethod
-    def program(self) -> Mapping[str, Any]:
-        """On the worker: the fields of :class:`.StepDeclaration` that say what is run."""
+    def program(self, *, is_local: bool) -> Mapping[str, Any]:
+        """On the worker: the fields of :class:`.StepDeclaration` that say what is run.
+
+        :param is_local: Whether it runs on this worker.
+        """
 
     def execute(self, context: Context) -> dict[str, Any] | None:
         from airflow_aml_data.core.step import run_step  # brings the catalog, which no DAG processor needs
 
         retry.begin()
-        ti = context["ti"]
-        run = StepRun(
-            dag_id=ti.dag_id,
-            run_id=ti.run_id,
-            task_id=ti.task_id,
-            map_index=-1 if ti.map_index is None else ti.map_index,
-            try_number=ti.try_number,
-            unique=str(ti.id),
-        )
-        try:
-            declared = StepDeclaration(
-                run=run,
-                inputs=self.inputs,
-                outputs=self.outputs,
-                parameters=self.script_params,
-                **self.program(),
-                log_url=ti.log_url,
-            )
-            result = run_step(self._workspace(declared).connect(), declared, self._compute, on_line=self.log.info)
-        except UserError as error:
-            raise AirflowFailException(str(error)) from error
-        for reference in result.outputs:
-            ti.xcom_push(key=reference.name, value=reference)
-        if result.details:
-            ti.xcom_push(key=RUN_DETAILS, value=dict(result.details))
-        return dict(result.metrics) or None
+        with _as_airflow_has_them():
+            declared = self._declared(context)
+            workspace = self._workspace(declared).connect()
+            if self.compute_target != LOCAL:
+                return self._publish(context, self._task_job(context, workspace, declared).execute())
+            return self._publish(context, run_step(workspace, declared, self._compute, on_line=self.log.info))
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any] | None:
+        """Commit what a job has left that the trigger has seen ended."""
+        retry.begin()
+        with _as_airflow_has_them():
+            declared = self._declared(context)
+            workspace = self._workspace(declared).connect()
+            return self._publish(context, self._task_job(context, workspace, declared).finish(event))
 
     def on_kill(self) -> None:
-        """End the script and every process it started, and all transfers."""
+        """End the script and every process it started, or cancel its job; and end all transfers."""
         retry.cancel()
         self._compute.stop()
+        if self._job:
+            self._job.cancel()
 
     def render_template(
         self,
@@ -194,10 +217,53 @@ class StepOperator(BaseOperator):
         """The source directory, absolute."""
         return sources_in(dag_folder(self), self.source_directory)
 
+    def _declared(self, context: Context) -> StepDeclaration:
+        """The step as this try runs it."""
+        ti = context["ti"]
+        return StepDeclaration(
+            run=StepRun(
+                dag_id=ti.dag_id,
+                run_id=ti.run_id,
+                task_id=ti.task_id,
+                map_index=-1 if ti.map_index is None else ti.map_index,
+                try_number=ti.try_number,
+                unique=str(ti.id),
+            ),
+            inputs=self.inputs,
+            outputs=self.outputs,
+            parameters=self.script_params,
+            **self.program(is_local=self.compute_target == LOCAL),
+            log_url=ti.log_url,
+        )
+
+    def _task_job(self, context: Context, workspace: ConnectedWorkspace, declared: StepDeclaration) -> TaskJob:
+        from airflow_aml_data.operators.job import TaskJob
+
+        self._job = TaskJob(self, context, workspace, declared)
+        return self._job
+
+    def _publish(self, context: Context, result: StepResult) -> dict[str, Any] | None:
+        """Push what the step left; the task returns the metrics."""
+        ti = context["ti"]
+        for reference in result.outputs:
+            ti.xcom_push(key=reference.name, value=reference)
+        if result.details:
+            ti.xcom_push(key=RUN_DETAILS, value=dict(result.details))
+        return dict(result.metrics) or None
+
     def _workspace(self, declared: StepDeclaration) -> Workspace:
         if self.conn_id:
             return Workspace(self.conn_id)
         return workspace_of(declared_data(declared.command, declared.inputs, declared.outputs))
+
+
+@contextmanager
+def _as_airflow_has_them() -> Iterator[None]:
+    """What the author has to change fails the task without retries."""
+    try:
+        yield
+    except UserError as error:
+        raise AirflowFailException(str(error)) from error
 
 
 def check(task: Operator) -> None:

@@ -49,14 +49,16 @@ class CommandStepOperator(StepOperator):
             values = {**values, "command": _words(values["command"])}
         return super().declared(task_id, values)
 
-    def program(self) -> Mapping[str, Any]:
-        python = Path(interpreter_for(self.runconfig)).parent
-        path = os.pathsep.join([str(python), *filter(None, [os.environ.get("PATH")])])
+    def program(self, *, is_local: bool) -> Mapping[str, Any]:
+        variables = dict(self.runconfig.environment_variables)
+        if is_local:
+            python = Path(interpreter_for(self.runconfig)).parent
+            variables = {"PATH": os.pathsep.join([str(python), *filter(None, [os.environ.get("PATH")])]), **variables}
         return {
             "command": _words(self.command),
             "shell": True,
             "source_directory": self.sources() if self.source_directory else None,
-            "environment_variables": {"PATH": path, **self.runconfig.environment_variables},
+            "environment_variables": variables,
         }
 
 

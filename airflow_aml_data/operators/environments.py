@@ -1,4 +1,4 @@
-"""The interpreter that a step's ``RunConfiguration`` asks for."""
+"""The interpreter, or the job's environment, that a step's ``RunConfiguration`` asks for."""
 
 from __future__ import annotations
 
@@ -11,18 +11,38 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
-from airflow_aml_data.errors import InvalidDeclaration
+from airflow_aml_data.core.azureml.jobs import JobSettings
+from airflow_aml_data.core.sampling import is_template
+from airflow_aml_data.errors import FilesNotFound, InvalidDeclaration
+
+PYTHON_OF_JOBS = "python"
+"""The interpreter in a job's environment."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunConfiguration:
-    """What a step's script runs with.
+    """What a step's script runs with; text in it may hold templates.
 
-    :param interpreter: Path of a Python on the worker; None: the worker's own.
+    :param interpreter: Path of a Python on the worker; None: the worker's own. A job has its environment's.
     :param requirements: Packages of a virtual environment that is made once on each worker and kept. A script that
-        asks a dataset for a DataFrame needs ``pandas``, ``pyarrow`` and ``sqlalchemy`` among them.
-    :param environment_variables: Added to the script's environment. (templated)
+        asks a dataset for a DataFrame needs ``pandas``, ``pyarrow`` and ``sqlalchemy`` among them. For jobs, Azure ML makes an image
+        with them, ``pandas`` and ``pyarrow``, and keeps it.
+    :param environment_variables: Added to the script's environment.
+
+    The rest is for jobs only.
+
+    :param environment: A registered environment, ``NAME:VERSION`` or ``NAME@latest``, or one of Azure ML's own,
+        ``azureml://registries/azureml/environments/NAME/versions/VERSION``; None: one that is made of the next two and ``requirements``.
+        Its Python has to be 3.11 or later.
+    :param image: A Docker image; None: Azure ML's base image.
+    :param conda: A conda specification, or the path of a YAML file with one, relative to the DAG file's folder.
+    :param instance_count: On how many machines the command runs.
+    :param instance_type: Machines of serverless compute, such as ``Standard_DS3_v2``.
+    :param identity: ``managed``, ``user``, ``aml_token``, or the client id of a managed identity; None: the compute's.
+    :param timeout_seconds: When Azure ML ends the job, however it is waited for.
+    :param shm_size: Shared memory, such as ``8g``.
 
     Source: v1, ``azureml.core.runconfig.RunConfiguration``.
     """
@@ -30,6 +50,14 @@ class RunConfiguration:
     interpreter: str | None = None
     requirements: Sequence[str] = ()
     environment_variables: Mapping[str, str] = field(default_factory=dict)
+    environment: str | None = None
+    image: str | None = None
+    conda: Mapping[str, Any] | str | None = None
+    instance_count: int | str = 1
+    instance_type: str | None = None
+    identity: str | None = None
+    timeout_seconds: int | str | None = None
+    shm_size: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.requirements, str) or not all(isinstance(each, str) for each in self.requirements):
@@ -38,6 +66,69 @@ class RunConfiguration:
             )
         if not isinstance(self.environment_variables, Mapping):
             raise InvalidDeclaration(f"environment_variables maps names to text, found {self.environment_variables!r}.")
+        if self.environment and (self.image or self.conda or self.requirements):
+            raise InvalidDeclaration(
+                f"runconfig names the environment {self.environment!r}, and what one would be made of: image, conda or requirements. "
+                "Keep one of them."
+            )
+        if self.conda and self.requirements:
+            raise InvalidDeclaration(
+                "runconfig has conda and requirements. Put the packages into the conda specification."
+            )
+        for name in ("instance_count", "timeout_seconds"):
+            value = getattr(self, name)
+            if value is not None and not is_template(value):
+                _positive(name, value)
+
+
+def settings_for(config: RunConfiguration, compute_target: str, folder: Path, tags: Mapping[str, str]) -> JobSettings:
+    """Where and with what the job of a step runs.
+
+    :param folder: The DAG file's.
+    """
+    timeout = config.timeout_seconds
+    return JobSettings(
+        compute=compute_target,
+        environment=config.environment or "",
+        image=config.image or "",
+        conda=_conda(config.conda, folder),
+        requirements=tuple(config.requirements),
+        instance_count=_positive("instance_count", config.instance_count),
+        instance_type=config.instance_type or "",
+        identity=config.identity or "",
+        timeout_seconds=None if timeout is None else _positive("timeout_seconds", timeout),
+        shm_size=config.shm_size or "",
+        tags=tags,
+    )
+
+
+def _positive(name: str, value: int | str) -> int:
+    try:
+        number = int(value)
+    except ValueError:
+        number = 0
+    if number < 1 or isinstance(value, bool | float):
+        raise InvalidDeclaration(f"runconfig.{name} is {value!r}. Allowed: whole numbers, 1 and more.")
+    return number
+
+
+def _conda(conda: Mapping[str, Any] | str | None, folder: Path) -> Mapping[str, Any] | None:
+    if not isinstance(conda, str):
+        return conda
+    import yaml
+
+    file = folder / conda
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FilesNotFound(f"runconfig.conda {conda!r}: there is no file {file}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidDeclaration(f"runconfig.conda {conda!r}: {file} is not YAML: {error}.") from error
+    if not isinstance(content, Mapping) or "dependencies" not in content:
+        raise InvalidDeclaration(
+            f"runconfig.conda {conda!r}: {file} is no conda specification: it has no 'dependencies'."
+        )
+    return content
 
 
 def interpreter_for(config: RunConfiguration) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_aml_data.core.plan import check_script, script_command
 from airflow_aml_data.operators.base import StepOperator, as_list, is_known, sources_in
-from airflow_aml_data.operators.environments import interpreter_for
+from airflow_aml_data.operators.environments import PYTHON_OF_JOBS, interpreter_for
 
 
 class PythonScriptStepOperator(StepOperator):
@@ -51,10 +51,11 @@ class PythonScriptStepOperator(StepOperator):
         if script_name is not None and is_known(script_name) and is_known(source_directory):
             check_script(sources_in(folder, source_directory), script_name)
 
-    def program(self) -> Mapping[str, Any]:
+    def program(self, *, is_local: bool) -> Mapping[str, Any]:
         folder = self.sources()
+        python = interpreter_for(self.runconfig) if is_local else PYTHON_OF_JOBS
         return {
-            "command": script_command(folder, self.script_name, interpreter_for(self.runconfig), self.arguments),
+            "command": script_command(folder, self.script_name, python, self.arguments),
             "title": self.script_name,
             "source_directory": folder,
             "environment_variables": self.runconfig.environment_variables,

@@ -155,7 +155,7 @@ class ControlPlane:
         return self._asked(_Request(method, url, f"https://{self._cloud.studio}/.default", path, {}, body))
 
     def read_signed(self, url: str, start: int) -> bytes:
-        """What is at a signed address of the service's own, such as a log, from byte ``start`` on; nothing when it is no longer than that."""
+        """What is at a signed address, such as that of a log, from byte ``start`` on; nothing when it ends there."""
 
         def attempt() -> bytes:
             try:

@@ -40,7 +40,9 @@ _ACTIVE = (
     "Paused",
 )
 """The last two may go on."""
-_SUCCEEDED, _ENDED = "Completed", ("Completed", "Failed", "Canceled")
+MISSING = "Missing"
+"""Not a status of the service's: it does not know the job."""
+_SUCCEEDED, _ENDED = "Completed", ("Completed", "Failed", "Canceled", MISSING)
 _NO_JOB_NAME = re.compile(r"[^A-Za-z0-9_-]")
 _LOG_FILE = "user_logs/std_log.txt"
 
@@ -49,6 +51,7 @@ _PYTHON = "python=3.11"
 _FOR_DATAFRAMES = ("pandas", "pyarrow")
 """What ``to_pandas_dataframe`` needs, in environments that are made of a list of packages."""
 _SERVERLESS = "serverless"
+_FIRST_WAIT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,6 +229,14 @@ def read_state(name: str, found: Mapping[str, Any]) -> JobState:
         raise AzureMlError(f"Job {name!r} has status {status!r}. Known: {', '.join((*_ACTIVE, *_ENDED))}.")
     studio = ((told.get("services") or {}).get("Studio") or {}).get("endpoint") or ""
     return JobState(name=name, status=status, studio_url=studio)
+
+
+def waits(longest_seconds: float) -> Iterator[float]:
+    """How long to wait before each next look at a job: longer and longer."""
+    wait = min(_FIRST_WAIT_SECONDS, longest_seconds)
+    while True:
+        yield wait
+        wait = min(wait * 1.5, longest_seconds)
 
 
 def cancel(workspace: ControlPlane, name: str) -> None:
