@@ -25,6 +25,7 @@ from airflow_aml_data.errors import (
     AmlDataError,
     DatastoreNotFound,
     InvalidConfiguration,
+    InvalidDeclaration,
     MissingExtra,
     NotOffered,
     WorkspaceNotFound,
@@ -32,6 +33,7 @@ from airflow_aml_data.errors import (
 
 if TYPE_CHECKING:
     from airflow_aml_data.core.azureml.control_plane import ControlPlane
+    from airflow_aml_data.core.azureml.datastores import AzureMlDatastores
     from airflow_aml_data.core.catalog import Catalog
 
 log = logging.getLogger(__name__)
@@ -48,7 +50,6 @@ class ConnectedWorkspace:
     def __init__(self, config: WorkspaceConfig) -> None:
         self.config = config
         self._storages: dict[str, Storage] = {}
-        self._places: dict[str, str | None] | None = None
 
     def __repr__(self) -> str:
         return f"ConnectedWorkspace({self.config.name!r})"
@@ -103,13 +104,39 @@ class ConnectedWorkspace:
         }
         return registered, next((each.name for each in known if each.is_default), "")
 
+    @cached_property
+    def _in_azureml(self) -> AzureMlDatastores | None:
+        """What Azure ML knows; None where the connection names no workspace of it. Nothing is asked yet."""
+        if not self.config.is_connected:
+            return None
+        from airflow_aml_data.core.azureml.datastores import AzureMlDatastores
+
+        return AzureMlDatastores(self.azureml)
+
     @property
-    def datastores(self) -> Mapping[str, DatastoreConfig]:
-        """All datastores, in order: those that the connection declares, then those registered under another name."""
+    def _own_datastores(self) -> Mapping[str, DatastoreConfig]:
+        """Those that the connection declares, then those registered in the catalog under another name."""
         declared = self.config.datastores
         names = {each.lower() for each in declared}
         registered, _ = self._in_catalog
         return {**declared, **{name: each for name, each in registered.items() if name.lower() not in names}}
+
+    @property
+    def datastores(self) -> Mapping[str, DatastoreConfig]:
+        """All datastores, in order: declared in the connection, registered in the catalog, known to Azure ML only.
+
+        One of Azure ML that is the same place as one before it is that one.
+        """
+        own = self._own_datastores
+        if self._in_azureml is None:
+            return own
+        names, places = {each.lower() for each in own}, set(self._own_places.values())
+        theirs = {
+            name: each
+            for name, each in self._in_azureml.configs.items()
+            if name.lower() not in names and self._azureml_places[name] not in places
+        }
+        return {**own, **theirs}
 
     def declares(self, name: str) -> bool:
         """Whether the connection declares a datastore of that name; the catalog is not asked."""
@@ -118,31 +145,77 @@ class ConnectedWorkspace:
     def datastore_name(self, name: str | None) -> str:
         """The name of a datastore as it is known; None is the default one. Names are case-insensitive, as in v1.
 
+        Azure ML is asked for a name that neither the connection nor the catalog knows.
+
         :raises DatastoreNotFound: naming the known ones.
         """
         if name is None:
             _, chosen = self._in_catalog
             name = chosen or self.config.default_datastore
-        known = _known_as(name, self.config.datastores) or _known_as(name, self.datastores)
+        if not name and self._in_azureml is not None:
+            name = self._in_azureml.default
+        known = _known_as(name, self.config.datastores) or _known_as(name, self._own_datastores)
         if known is None and self.config.registered is not None and (self.config.is_in_job or find_spec("sqlalchemy")):
             self._in_catalog = self._look_into_catalog()  # the script may have registered it itself
-            known = _known_as(name, self.datastores)
+            known = _known_as(name, self._own_datastores)
+        if known is None and self._in_azureml is not None:
+            known = self._in_azureml.known_as(name)
+            if known is not None:
+                place = self._azureml_places[known]
+                known = next((own for own, each in self._own_places.items() if each and each == place), known)
         if known is None:
             raise DatastoreNotFound(name, self.datastores)
         return known
+
+    def azureml_datastore(self, name: str) -> str:
+        """The name under which jobs of Azure ML reach a datastore.
+
+        :param name: As this workspace knows it.
+        :raises InvalidDeclaration: when Azure ML does not know the place.
+        """
+        known = self.datastore_name(name)
+        workspace, theirs = self.azureml.workspace_name, self._azureml_places
+        if known not in self._own_datastores:
+            return known
+        place = self._own_places[known]
+        same = [each for each, there in theirs.items() if there and there == place]
+        if same:
+            return known if known in same else same[0]
+        why = "is a folder of this machine" if place is None else f"is not registered there: {place}"
+        raise InvalidDeclaration(
+            f"Jobs of Azure ML workspace {workspace!r} cannot reach datastore {known!r}: it {why}. They reach: "
+            f"{', '.join(theirs) or 'none'}. Use one of these, or register the place in that workspace."
+        )
 
     def datastore_at(self, location: str) -> str | None:
         """The first datastore that has a place.
 
         :param location: As :func:`.azure_location` gives it.
         """
+        for name, place in self._own_places.items():
+            if place == location:
+                return name
         return next((name for name, place in self.datastore_places().items() if place == location), None)
 
     def datastore_places(self) -> Mapping[str, str | None]:
         """Each datastore and where it is in Azure, found without opening it; None: elsewhere, or nobody can tell."""
-        if self._places is None:
-            self._places = {name: self._place(each) for name, each in self.datastores.items()}
-        return self._places
+        if self._in_azureml is None:
+            return self._own_places
+        return {name: {**self._azureml_places, **self._own_places}[name] for name in self.datastores}
+
+    def locations(self) -> Mapping[str, str]:
+        """Each datastore and where it is, as :attr:`.Storage.location` says; those in Azure are not opened."""
+        return {name: place or self.storage(name).location for name, place in self.datastore_places().items()}
+
+    @cached_property
+    def _own_places(self) -> Mapping[str, str | None]:
+        return {name: self._place(each) for name, each in self._own_datastores.items()}
+
+    @cached_property
+    def _azureml_places(self) -> Mapping[str, str | None]:
+        """Of each datastore that Azure ML knows, by its name there."""
+        found = self._in_azureml.configs if self._in_azureml else {}
+        return {name: self._place(each) for name, each in found.items()}
 
     def _place(self, config: DatastoreConfig) -> str | None:
         from airflow_aml_data.core.storage.azure.addresses import azure_location
@@ -161,7 +234,10 @@ class ConnectedWorkspace:
 
     def datastore_config(self, name: str) -> DatastoreConfig:
         """What opens a datastore, in another process too; holds credentials."""
-        return self._with_connection(self.config.datastores.get(name) or self.datastores[name])
+        known = self.config.datastores.get(name) or self._own_datastores.get(name)
+        if known is None and self._in_azureml is not None:
+            return self._in_azureml.open(name)
+        return self._with_connection(known or self.datastores[name])
 
     def check_datastore(self, config: DatastoreConfig) -> str:
         """Say in a few words what a datastore is that this workspace does not know yet, or raise."""
@@ -172,16 +248,23 @@ class ConnectedWorkspace:
 
         A connection that cannot be read is left out, with a warning: the script may not need it.
         """
-        read = {}
-        for conn_id in {str(each.options["conn_id"]) for each in self.datastores.values() if "conn_id" in each.options}:
+        read, own = {}, self._own_datastores
+        for conn_id in {str(each.options["conn_id"]) for each in own.values() if "conn_id" in each.options}:
             try:
                 read[conn_id] = asdict(self._connection(conn_id))
             except InvalidConfiguration as error:
                 log.warning("The step's script gets no access to a datastore: %s", error)
         registered, chosen = self._in_catalog
+        opened = self._in_azureml.opened if self._in_azureml else {}
+        for name, config in opened.items():
+            read[f"{self.config.name}/{name}"] = asdict(config.portable())["connection"]
+        theirs = {
+            name: replace(each, options={**each.options, "conn_id": f"{self.config.name}/{name}"}, connection=None)
+            for name, each in opened.items()
+        }
         told = {
             "connections": read,
-            "registered": datastores_mapping(registered),
+            "registered": datastores_mapping({**registered, **theirs}),
             "chosen_default": chosen,
             "is_connected": self.config.is_connected,
         }
@@ -203,23 +286,24 @@ class ConnectedWorkspace:
     def check(self) -> tuple[bool, str]:
         """Whether everything works, and one sentence that says what does and what does not."""
         works, fails = [], []
-        catalog, datastores = "", self.config.datastores
+        datastores: Iterable[str] = self.config.datastores
         try:
-            catalog = self.catalog.check()
-            datastores = self.datastores
+            works.append(self.catalog.check())
+            datastores = self._own_datastores
         except AmlDataError as error:
             fails.append(str(error))
-        if self.config.is_connected:
-            try:
-                works.append(self.azureml.check())
-            except AmlDataError as error:
-                fails.append(str(error))
+        try:
+            works += [self.azureml.check()] if self.config.is_connected else []
+            datastores = dict.fromkeys([*datastores, self.datastore_name(None)])
+        except AmlDataError as error:
+            fails.append(str(error))
+        stores = []
         for name in datastores:
             try:
-                works.append(self.storage(name).check())
+                stores.append(self.storage(name).check())
             except AmlDataError as error:
                 fails.append(f"{name} ({error})")
-        works += [catalog] if catalog else []
+        works = [*stores, *works]
         sentence = f"Works: {'; '.join(works) or 'nothing'}"
         return not fails, sentence + (f". Does not work: {'; '.join(fails)}" if fails else "") + "."
 

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
     from airflow_aml_data.core.azureml.control_plane import ControlPlane
 
-WORKSPACES = "2024-10-01"
-"""API version of the workspace itself, and of its datastores."""
+WORKSPACES = "2024-10-01-preview"
+"""API version of the workspace itself, and of its datastores: in the one without "preview", secrets do not expire."""
 _TRY_AGAIN = {408, 425, 429}
 _MISSING_ABOVE = {
     "SubscriptionNotFound": "subscription_id",

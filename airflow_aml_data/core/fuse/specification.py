@@ -38,7 +38,7 @@ class Specification:
     outputs: Mapping[str, OutputPlace]
 
     def to_bytes(self) -> bytes:
-        stores = {name: asdict(each) for name, each in self.datastores.items()}
+        stores = {name: asdict(each.portable()) for name, each in self.datastores.items()}
         return json.dumps([stores, self.inputs, self.outputs]).encode()
 
     @classmethod

@@ -159,7 +159,7 @@ def _names(workspace: ConnectedWorkspace, wanted: Iterable[str]) -> tuple[str, .
     :raises InvalidDeclaration: when the same place, or one inside it, has another name that is not among them.
     """
     names = tuple(dict.fromkeys(workspace.datastore_name(each) for each in wanted))
-    places = {each: workspace.storage(each).location for each in workspace.datastores}
+    places = workspace.locations()
     for name in names:
         for other, place in places.items():
             if other not in names and (_contains(places[name], place) or _contains(place, places[name])):

@@ -31,7 +31,7 @@ class RegisteredData:
 
     @classmethod
     def of(cls, workspace: ConnectedWorkspace, places: Iterable[RegisteredPlace]) -> RegisteredData:
-        locations = {name: workspace.storage(name).location for name in workspace.datastores}
+        locations = workspace.locations()
         outputs: dict[str, str] = {}
         addresses: dict[str, str] = {}
         for each in places:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import islice
@@ -208,6 +208,7 @@ class DatastoreConfig:
 
     :param retention_days: For which outputs on it are kept after their last change and use; None: as the retention DAG says.
     :param connection: The Airflow connection that its option ``conn_id`` names; None without that option.
+    :param sas: Gives the SAS token of now, where it has to be renewed; that of the connection is only the first.
     """
 
     name: str
@@ -215,6 +216,14 @@ class DatastoreConfig:
     options: Mapping[str, Any] = field(repr=False)
     retention_days: int | None = None
     connection: ConnectionFields | None = field(default=None, repr=False)
+    sas: Callable[[], str] | None = field(default=None, repr=False, compare=False)
+
+    def portable(self) -> DatastoreConfig:
+        """The same for another process, which gets the SAS token of now and cannot renew it."""
+        if self.sas is None or self.connection is None:
+            return self
+        extra = {**self.connection.extra, "sas_token": self.sas()}
+        return replace(self, connection=replace(self.connection, extra=extra), sas=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 from airflow_aml_data.core.connections import ConnectionFields
+from airflow_aml_data.core.storage.azure.clouds import CONN_TYPE, workspace_identity
+from airflow_aml_data.core.storage.azure.sas import ObstoreSas, RenewedSas
 from airflow_aml_data.core.storage.azure.tokens import Access, ObstoreTokens, client_secret, default_credential
 from airflow_aml_data.core.storage.base import DatastoreConfig
 from airflow_aml_data.errors import InvalidConfiguration, StorageRefused
@@ -29,7 +31,7 @@ Service = Literal["blob", "file"]
 ACCOUNT_OPTIONS: Mapping[str, type] = {"conn_id": str, "account_name": str, "endpoint": str, "protocol": str}
 """What a datastore may say of its account; each may be left out."""
 
-_CONN_TYPES = ("wasb", "adls", "azure_fileshare")
+_CONN_TYPES = ("wasb", "adls", "azure_fileshare", CONN_TYPE)
 _SERVICES = ("blob", "dfs", "file")
 _ACCOUNT_NAME = re.compile(r"[a-z0-9]{3,24}")
 _EMULATOR = "devstoreaccount1"  # the one account of an emulator that was told of none; its key is public
@@ -58,6 +60,7 @@ class AzureAccount:
         ``http://127.0.0.1:10000/ACCOUNT`` of an emulator.
     :param conn_id: The Airflow connection it comes from; empty for identity-based access without one.
     :param sas_token: Without a question mark.
+    :param renewed_sas: Instead of ``sas_token``: one that is asked for again before it ends.
     :param make_credential: Makes the azure-identity credential.
     """
 
@@ -66,7 +69,12 @@ class AzureAccount:
     conn_id: str = ""
     account_key: str = field(default="", repr=False)
     sas_token: str = field(default="", repr=False)
+    renewed_sas: RenewedSas | None = field(default=None, repr=False, compare=False)
     make_credential: Callable[[], TokenCredential] | None = field(default=None, repr=False, compare=False)
+
+    def sas(self) -> str:
+        """The SAS token to use now; empty without one."""
+        return self.renewed_sas() if self.renewed_sas else self.sas_token
 
     def token_credential(self) -> Access | None:
         """What gives tokens, for accounts with neither key nor SAS token, made at the first call; None for anonymous access too.
@@ -78,11 +86,13 @@ class AzureAccount:
     @property
     def sign_in(self) -> int:
         """Where tokens come from now, see :class:`.Access`; 0 without."""
-        return self._access.sign_in if self._access else 0
+        source = self.renewed_sas or self._access
+        return source.sign_in if source else 0
 
     def renew(self, sign_in: int) -> bool:
         """Whether a request that was refused may be repeated with a new token, see :meth:`.Access.renew`."""
-        return self._access is not None and self._access.renew(sign_in)
+        source = self.renewed_sas or self._access
+        return source is not None and source.renew(sign_in)
 
     def not_trusted(self, what: object, server: str = "") -> StorageRefused:
         """The error about a server whose certificate nobody has signed who is known here.
@@ -131,6 +141,8 @@ def azure_account(config: DatastoreConfig, service: Service) -> AzureAccount:
     else:
         _check_type(config, connection)
         address, access = _read(connection, service)
+        if isinstance(config.sas, RenewedSas):
+            access = {"renewed_sas": config.sas}
     name = address.name or named
     if named and name != named:
         raise _wrong(config, f"is for account {name!r}, the datastore's 'account_name' is {named!r}. Keep one of them")
@@ -168,6 +180,8 @@ def obstore_options(account: AzureAccount, container: str) -> dict[str, Any]:
     }
     if account.account_key:
         return options | {"credential_type": "access_key", "account_key": account.account_key}
+    if account.renewed_sas:
+        return options | {"credential_provider": ObstoreSas(account.renewed_sas)}
     if account.sas_token:
         return options | {"credential_type": "sas_token", "sas_key": account.sas_token}
     if access := account.token_credential():
@@ -187,6 +201,8 @@ def _wrong(config: DatastoreConfig, what: str) -> InvalidConfiguration:
 
 def _read(connection: ConnectionFields, service: Service) -> tuple[_Address, dict[str, Any]]:
     """What a connection says: the address, and the fields of :class:`AzureAccount` for signing in."""
+    if connection.conn_type == CONN_TYPE:  # its extra is the workspace's, and names no account
+        return _Address(), {"make_credential": workspace_identity(connection)}
     if text := _extra(connection, "connection_string"):
         return _read_connection_string(connection, text, service)
     address = next((_address(text, service) for text in _account_texts(connection) if text), _Address())

@@ -26,6 +26,7 @@ from airflow_aml_data.core.storage.azure.rest import (
     Action,
     Container,
 )
+from airflow_aml_data.core.storage.azure.sas import ObstoreSas
 from airflow_aml_data.core.storage.azure.tokens import ObstoreTokens
 from airflow_aml_data.core.storage.base import DatastoreConfig, StoredFile, Survey, check_options
 from airflow_aml_data.core.storage.client import ObjectClient
@@ -277,7 +278,9 @@ class _Stores(NamedTuple):
     def no_token(self) -> AmlDataError | None:
         """Why obstore got no token, if that is so."""
         providers: list[object] = [store.credential_provider for store in (self.single, self.blocks)]
-        return next((each.error for each in providers if isinstance(each, ObstoreTokens) and each.error), None)
+        return next(
+            (each.error for each in providers if isinstance(each, ObstoreTokens | ObstoreSas) and each.error), None
+        )
 
 
 def _store(container: Container, retries: int) -> AzureStore:

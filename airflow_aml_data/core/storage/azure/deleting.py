@@ -58,7 +58,7 @@ def _delete_together(
 
     :returns: None when the server refuses it as a whole, as one does that knows no batches; it has deleted nothing then.
     """
-    if "srt=" in container.account.sas_token:  # an account's SAS token, at whose batches Azurite fails with 500
+    if "srt=" in container.account.sas():  # an account's SAS token, at whose batches Azurite fails with 500
         return None
     sign_in, boundary = container.account.sign_in, f"batch_{uuid.uuid4()}"
     parts = [

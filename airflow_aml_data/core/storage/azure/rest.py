@@ -60,7 +60,7 @@ class Container:
         self.url = f"{account.url}/{quote(name)}"
         self._host_root = self.url.removesuffix(urlsplit(self.url).path)
         self._clients: dict[int, httpx.Client] = {}
-        self._sas, self._sas_renewal = account.sas_token, float("inf") if account.sas_token else 0.0
+        self._sas, self._sas_renewal = "", 0.0
 
     def __str__(self) -> str:
         connection = f", connection {self.account.conn_id!r}" if self.account.conn_id else ""
@@ -87,7 +87,7 @@ class Container:
         if content is None:
             said, sas = said | self._token(), self._sas_token()
         else:  # a batch, whose parts have a signature of the key as well
-            said, sas = self._authorized(method, url, said, query or {}, content), self.account.sas_token
+            said, sas = self._authorized(method, url, said, query or {}, content), self.account.sas()
         pairs = [f"{key}={quote(value, safe='')}" for key, value in (query or {}).items()]
         if sas:
             pairs.append(sas)
@@ -119,7 +119,7 @@ class Container:
 
         With a key it is a signature of all that it says, so that no part is carried out that was damaged on its way.
         """
-        url, sas = self.address(path), self.account.sas_token
+        url, sas = self.address(path), self.account.sas()
         said = self._authorized(method, url, headers)
         lines = [
             f"{method} {url[len(self._host_root) :]}{'?' if sas else ''}{sas} HTTP/1.1",
@@ -212,13 +212,15 @@ class Container:
 
     def _token(self) -> dict[str, str]:
         """The header with the token of an identity, when one signs in."""
-        if self.account.account_key or self.account.sas_token or not (access := self.account.token_credential()):
+        if self.account.account_key or self.account.sas() or not (access := self.account.token_credential()):
             return {}
         return {"Authorization": f"Bearer {access.get_token(_SCOPE).token}"}
 
     def _sas_token(self) -> str:
         """The connection's, or one made of its key."""
-        if self.account.account_key and time.time() > self._sas_renewal:
+        if not self.account.account_key:
+            return self.account.sas()
+        if time.time() > self._sas_renewal:
             self._sas = container_sas(self.account, self.name, datetime.now(UTC) + timedelta(hours=_SAS_HOURS))
             self._sas_renewal = time.time() + _SAS_HOURS / 2 * 3600
         return self._sas

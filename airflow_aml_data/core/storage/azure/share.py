@@ -73,16 +73,17 @@ class Share:
 
     @property
     def client(self) -> ShareClient:
-        """The SDK's client, which keeps its token: made when first asked, and anew for another sign-in.
+        """The SDK's client, which keeps its token: made when first asked, and anew for another sign-in or SAS token.
 
         Also anew in a process that forked: connections cannot be shared.
         """
+        self.account.sas()  # a new one counts as another sign-in
         key = (os.getpid(), self.account.sign_in)
         return self._clients.get(key) or self._clients.setdefault(key, self._connect())
 
     def _connect(self) -> ShareClient:
         account = self.account
-        credential: Any = account.sas_token or account.token_credential()
+        credential: Any = account.sas() or account.token_credential()
         if account.account_key:  # with the account's name, which the address of an emulator does not tell
             credential = {"account_name": account.name, "account_key": account.account_key}
         if credential is None:
