@@ -23,7 +23,7 @@ from airflow_aml_data.core.storage import retry
 from airflow_aml_data.core.workspace import Workspace
 from airflow_aml_data.errors import InvalidDeclaration, UserError
 from airflow_aml_data.operators.environments import RunConfiguration
-from airflow_aml_data.operators.links import StoredOutputLink, StudioJobLink
+from airflow_aml_data.operators.links import STEP_LINKS
 from airflow_aml_data.operators.mapping import StepPartial, mapped_values
 from airflow_aml_data.outputs import OutputFileDatasetConfig, OutputInput, check_connected, wire
 
@@ -83,7 +83,7 @@ class StepOperator(BaseOperator):
     )
     ui_color: str = "#d9ecff"
     shallow_copy_attrs: Sequence[str] = ("inputs", "outputs")
-    operator_extra_links: Collection[BaseOperatorLink] = (StudioJobLink(), StoredOutputLink())
+    operator_extra_links: Collection[BaseOperatorLink] = STEP_LINKS
 
     command_field: ClassVar[str]
     """Name of the constructor argument that may hold inputs and outputs among text."""

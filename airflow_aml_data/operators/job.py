@@ -28,6 +28,7 @@ from airflow_aml_data.core.storage import retry
 from airflow_aml_data.errors import AmlDataError, AzureMlError, JobFailed
 from airflow_aml_data.operators.base import StepOperator, dag_folder
 from airflow_aml_data.operators.environments import settings_for
+from airflow_aml_data.operators.links import STEP_LINKS
 from airflow_aml_data.triggers.job import JobTrigger
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ class TaskJob:
         told = {"name": step.job, "studio_url": state.studio_url, "output_url": output_url(self._workspace, step)}
         ti = self._context["ti"]
         ti.xcom_push(key=AZUREML_JOB, value=told)
-        for link in self._operator.operator_extra_links:
+        for link in STEP_LINKS:
             ti.xcom_push(key=link.xcom_key, value=told[link.key])
 
     def _wait(self, state: JobState) -> JobState:

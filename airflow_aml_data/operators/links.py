@@ -49,3 +49,7 @@ class StoredOutputLink(_JobLink):
 
     name = "Output in storage"
     key = "output_url"
+
+
+STEP_LINKS = (StudioJobLink(), StoredOutputLink())
+"""Those of every step that may run as a job."""
