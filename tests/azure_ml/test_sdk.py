@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.azure_ml import GROUP, LONG, SUBSCRIPTION, WORKSPACE, AzureMl, Failure
-from tests.azurite.login import CLIENT, SECRET, TENANT
+from tests.azure_ml import LONG, WORKSPACE, AzureMl, Failure
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def client(azure_ml: AzureMl) -> Iterator[MLClient]:
-    from azure.ai.ml import MLClient
-    from azure.identity import ClientSecretCredential
-
-    with ClientSecretCredential(TENANT, CLIENT, SECRET) as credential:
-        yield MLClient(
-            credential, SUBSCRIPTION, GROUP, WORKSPACE, show_progress=False, enable_telemetry=False, retry_total=0
-        )
 
 
 def test_the_workspace_has_a_default_datastore_a_compute_and_an_environment(client: MLClient) -> None:
@@ -111,6 +98,6 @@ def test_a_failure_is_answered_once(azure_ml: AzureMl, client: MLClient) -> None
 def test_what_does_not_exist_is_not_found(client: MLClient) -> None:
     from azure.core.exceptions import ResourceNotFoundError
 
-    for get in (client.datastores.get, client.compute.get):
+    for get in (client.datastores.get, client.compute.get, client.jobs.get):
         with pytest.raises(ResourceNotFoundError):
             get("nothing")
