@@ -20,13 +20,18 @@ from __future__ import annotations
 
 from airflow.sdk import DAG, Param
 
-from airflow_aml_data import Dataset, PythonScriptStepOperator, Workspace
+from airflow_aml_data import Dataset, PythonScriptStepOperator, RunConfiguration, Workspace
+
+ENVIRONMENT = RunConfiguration(  # of jobs; on the worker, steps have its own packages
+    conda={"dependencies": ["python=3.11", "pip", {"pip": ["pandas", "pyarrow", "scikit-learn"]}]}
+)
 
 with DAG(
     "aml_03_split",
     schedule=None,
     tags=["azureml", "example"],
     doc_md=__doc__,
+    default_args={"compute_target": "{{ params.compute_target }}"},
     params={
         "sample_share": Param(
             0.9, type="number", minimum=0.3, maximum=1.0, description="Share of the rows to work with."
@@ -37,6 +42,12 @@ with DAG(
         "seed": Param(
             42, type=["null", "integer"], minimum=0, description="The same seed gives the same rows; empty: drawn."
         ),
+        "compute_target": Param(
+            "local",
+            type="string",
+            pattern="^[A-Za-z][A-Za-z0-9-]{2,23}$",
+            description="Where the steps run: local, or a compute cluster of the Azure ML workspace.",
+        ),
     },
 ):
     iris = Dataset.get_by_name(Workspace(), "iris")
@@ -46,6 +57,7 @@ with DAG(
     PythonScriptStepOperator(
         task_id="train",
         source_directory="scripts/split",
+        runconfig=ENVIRONMENT,
         script_name="train.py",
         inputs=[train.as_named_input("train"), test.as_named_input("test")],
     )

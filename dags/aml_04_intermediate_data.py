@@ -33,8 +33,15 @@ with DAG(
     schedule=None,
     tags=["azureml", "example"],
     doc_md=__doc__,
+    default_args={"compute_target": "{{ params.compute_target }}"},
     params={
         "worst": Param(5, type="integer", minimum=1, maximum=50, description="How many airlines and airports to list."),
+        "compute_target": Param(
+            "local",
+            type="string",
+            pattern="^[A-Za-z][A-Za-z0-9-]{2,23}$",
+            description="Where the steps run: local, or a compute cluster of the Azure ML workspace.",
+        ),
     },
 ):
     workspace = Workspace()

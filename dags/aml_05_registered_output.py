@@ -28,6 +28,7 @@ with DAG(
     schedule=None,
     tags=["azureml", "example"],
     doc_md=__doc__,
+    default_args={"compute_target": "{{ params.compute_target }}"},
     params={
         "month": Param(1, type="integer", minimum=1, maximum=12, description="Month of 2013 to publish."),
         "version": Param(
@@ -35,6 +36,12 @@ with DAG(
             type="string",
             pattern="^(latest|[1-9][0-9]*)$",
             description='Version to read: "latest" or a number.',
+        ),
+        "compute_target": Param(
+            "local",
+            type="string",
+            pattern="^[A-Za-z][A-Za-z0-9-]{2,23}$",
+            description="Where the steps run: local, or a compute cluster of the Azure ML workspace.",
         ),
     },
 ):

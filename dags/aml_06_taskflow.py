@@ -28,9 +28,16 @@ with DAG(
     schedule=None,
     tags=["azureml", "example"],
     doc_md=__doc__,
+    default_args={"compute_target": "{{ params.compute_target }}"},
     params={
         "species": Param(
             "virginica", type="string", enum=["setosa", "versicolor", "virginica"], description="Flowers to keep."
+        ),
+        "compute_target": Param(
+            "local",
+            type="string",
+            pattern="^[A-Za-z][A-Za-z0-9-]{2,23}$",
+            description="Where the steps run: local, or a compute cluster of the Azure ML workspace.",
         ),
     },
 ):

@@ -32,9 +32,16 @@ with DAG(
     schedule=None,
     tags=["azureml", "example"],
     doc_md=__doc__,
+    default_args={"compute_target": "{{ params.compute_target }}"},
     params={
         "size": Param(
             128, type="integer", minimum=16, maximum=512, description="Longest side of a thumbnail, in pixels."
+        ),
+        "compute_target": Param(
+            "local",
+            type="string",
+            pattern="^[A-Za-z][A-Za-z0-9-]{2,23}$",
+            description="Where the steps run: local, or a compute cluster of the Azure ML workspace.",
         ),
     },
 ):

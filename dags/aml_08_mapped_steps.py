@@ -27,9 +27,16 @@ with DAG(
     schedule=None,
     tags=["azureml", "example"],
     doc_md=__doc__,
+    default_args={"compute_target": "{{ params.compute_target }}"},
     params={
         "late_minutes": Param(
             15, type="integer", minimum=0, maximum=240, description="From how many minutes on a flight counts as late."
+        ),
+        "compute_target": Param(
+            "local",
+            type="string",
+            pattern="^[A-Za-z][A-Za-z0-9-]{2,23}$",
+            description="Where the steps run: local, or a compute cluster of the Azure ML workspace.",
         ),
     },
 ):

@@ -36,8 +36,15 @@ with DAG(
     schedule=None,
     tags=["azureml", "example"],
     doc_md=__doc__,
+    default_args={"compute_target": "{{ params.compute_target }}"},
     params={
         "airline": Param("UA", type="string", pattern="^[A-Z0-9]{2}$", description="Two-letter code of an airline."),
+        "compute_target": Param(
+            "local",
+            type="string",
+            pattern="^[A-Za-z][A-Za-z0-9-]{2,23}$",
+            description="Where the steps run: local, or a compute cluster of the Azure ML workspace.",
+        ),
     },
 ):
     datastore = Workspace().get_default_datastore()

@@ -50,10 +50,17 @@ with DAG(
     schedule=None,
     tags=["azureml", "example"],
     doc_md=__doc__,
+    default_args={"compute_target": "{{ params.compute_target }}"},
     params={
         "intermediate": datastore_name("what only the next step needs"),
         "results": datastore_name("the delays of each airline"),
         "lake": datastore_name("the delays of each airport"),
+        "compute_target": Param(
+            "local",
+            type="string",
+            pattern="^[A-Za-z][A-Za-z0-9-]{2,23}$",
+            description="Where the steps run: local, or a compute cluster of the Azure ML workspace.",
+        ),
     },
 ):
     workspace = Workspace()

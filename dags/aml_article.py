@@ -36,16 +36,21 @@ from airflow_aml_data import (
     OutputFileDatasetConfig,
     OutputReference,
     PythonScriptStepOperator,
+    RunConfiguration,
     Workspace,
 )
 
 SCRIPTS = "scripts/article"
+ENVIRONMENT = RunConfiguration(  # of jobs; on the worker, steps have its own packages
+    conda={"dependencies": ["python=3.11", "pip", {"pip": ["pandas", "pyarrow", "scikit-learn"]}]}
+)
 
 with DAG(
     "aml_article",
     schedule=None,
     tags=["azureml", "example", "article"],
     doc_md=__doc__,
+    default_args={"compute_target": "{{ params.compute_target }}"},
     params={
         "sample_share": Param(
             0.1, type="number", minimum=0.01, maximum=1.0, description="Share of the flights to work with."
@@ -55,6 +60,12 @@ with DAG(
         ),
         "seed": Param(42, type="integer", minimum=0, description="The same seed gives the same sample and split."),
         "trees": Param(100, type="integer", minimum=1, maximum=1000, description="How many trees the model may have."),
+        "compute_target": Param(
+            "local",
+            type="string",
+            pattern="^[A-Za-z][A-Za-z0-9-]{2,23}$",
+            description="Where the steps run: local, or a compute cluster of the Azure ML workspace.",
+        ),
     },
 ):
     workspace = Workspace()
@@ -86,6 +97,7 @@ with DAG(
     prepare_step = PythonScriptStepOperator(
         task_id="prepare",
         source_directory=SCRIPTS,
+        runconfig=ENVIRONMENT,
         script_name="prepare.py",
         arguments=[
             "--output_path",
@@ -100,12 +112,14 @@ with DAG(
     PythonScriptStepOperator(
         task_id="train",
         source_directory=SCRIPTS,
+        runconfig=ENVIRONMENT,
         script_name="train.py",
         arguments=["--pd", processed_data.as_input("prepared"), "--trees", "{{ params.trees }}", "--model", model],
     )
     evaluate_step = PythonScriptStepOperator(
         task_id="evaluate",
         source_directory=SCRIPTS,
+        runconfig=ENVIRONMENT,
         script_name="evaluate.py",
         arguments=[
             "--pd",

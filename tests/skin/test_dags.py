@@ -35,7 +35,7 @@ EXAMPLES = sorted(each.stem for each in PROJECT_DAGS.glob("*.py") if "example" i
 RunExample = Callable[..., FinishedRun]
 
 
-@pytest.fixture(scope="module", params=["local", "azurite"])
+@pytest.fixture(scope="module", params=["local", "azurite", "azure_ml"])
 def stores(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """One workspace for all examples: embedded, or with data in two storage accounts and a folder.
 
@@ -45,6 +45,13 @@ def stores(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow_home")))
         if request.param == "local":
             yield {}
+            return
+        if request.param == "azure_ml":
+            service: AzureMl = request.getfixturevalue("started_azure_ml")
+            for name, value in service.environment.items():
+                patch.setenv(name, value)
+            connect(patch)
+            yield {"compute_target": "cpu-cluster"}
             return
         azurite: Azurite = request.getfixturevalue("azurite")
         for container, account in (("raw", "first"), ("results", "second"), ("lake", "second")):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -171,7 +172,8 @@ def submit(workspace: ControlPlane, job: NewJob, settings: JobSettings, code: Pa
     :param code: Its folder.
     :raises AzureMlRefused: for what no retry cures.
     """
-    from azure.ai.ml import Input, Output, command
+    with _quiet():
+        from azure.ai.ml import Input, Output, command
 
     inputs = {
         name: Input(
@@ -354,13 +356,15 @@ def _one_line(error: Exception) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the client from looking for a git repository around the worker's temporary folder, and from telling of experimental classes."""
+    """Keep the client from filling the task's log with its requests, and with warnings to those who develop it."""
     loggers = [logging.getLogger(each) for each in ("azure", "azure.ai.ml")]
     levels = [each.level for each in loggers]
     for each in loggers:
         each.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         for each, level in zip(loggers, levels, strict=True):
             each.setLevel(level)
