@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,13 +85,23 @@ class Job:
     def wait(self, *statuses: str, seconds: float = 60.0) -> str:
         """Wait until it has, or had, one of these statuses (without any: until it ended), and give the one that it has.
 
-        :raises TimeoutError: when that takes longer.
+        :raises TimeoutError: when that takes longer, or cannot be any more.
         """
-        deadline = time.monotonic() + seconds
-        while not (set(self.history) & set(statuses or TERMINAL)):
-            if time.monotonic() > deadline or (self.ended and statuses):
-                raise TimeoutError(
-                    f"Job {self.name} was not {statuses or TERMINAL} but {self.history}. {self.error}{self.log}"
-                )
-            time.sleep(0.02)
+        wanted = set(statuses or TERMINAL)
+        self._wait(lambda: bool(wanted & set(self.history)), str(sorted(wanted)), seconds)
         return self.status
+
+    def wait_for_log(self, text: str, seconds: float = 60.0) -> None:
+        """Wait until its log has this text.
+
+        :raises TimeoutError: when that takes longer, or cannot be any more.
+        """
+        self._wait(lambda: text in self.log, repr(text), seconds)
+
+    def _wait(self, condition: Callable[[], bool], wanted: str, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            ended = self.ended  # nothing comes after that
+            if not condition() and (ended or time.monotonic() > deadline):
+                raise TimeoutError(f"No {wanted} of job {self.name}: {self.history}. {self.error}\n{self.log}")
+            time.sleep(0.02)

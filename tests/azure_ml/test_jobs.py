@@ -102,9 +102,7 @@ def test_a_job_that_fails_keeps_its_log_and_writes_no_output(azure_ml: AzureMl, 
 
 def test_the_log_grows_while_the_job_runs(azure_ml: AzureMl, client: MLClient, tmp_path: Path) -> None:
     job = _submit(azure_ml, client, f"echo begun; until [ -e {tmp_path}/go ]; do sleep 0.05; done; echo done")
-    job.wait("Running")
-    while not job.log:
-        assert not job.ended, job
+    job.wait_for_log("begun")
     with urllib.request.urlopen(history("/runs/train/details")["logFiles"]["user_logs/std_log.txt"]) as log:
         assert log.read() == b"begun\n"
     assert client.jobs.get("train").status == "Running"
@@ -112,15 +110,13 @@ def test_the_log_grows_while_the_job_runs(azure_ml: AzureMl, client: MLClient, t
     assert (job.wait(), job.log) == ("Completed", "begun\ndone\n")
 
 
-def test_a_cancelled_job_ends_and_nothing_of_it_runs_on(azure_ml: AzureMl, client: MLClient, tmp_path: Path) -> None:
-    job = _submit(azure_ml, client, f"sleep 60 & echo $! > {tmp_path}/pid; wait")
-    job.wait("Running")
-    while not job.has_log or not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
-        assert not job.ended, job
+def test_a_cancelled_job_ends_and_nothing_of_it_runs_on(azure_ml: AzureMl, client: MLClient) -> None:
+    job = _submit(azure_ml, client, "sleep 60 & echo $! started; wait")
+    job.wait_for_log("started")
     client.jobs.begin_cancel("train").result()
     assert job.history[-2:] == ["CancelRequested", "Canceled"]
     assert job.cancel_requests == 1
-    assert not _runs(int((tmp_path / "pid").read_text()))
+    assert not _runs(int(job.log.split()[0]))
     client.jobs.begin_cancel("train").result()  # as often as one likes
     assert job.cancel_requests == 1
 
@@ -169,3 +165,19 @@ def test_a_job_that_goes_elsewhere_is_found_out(azure_ml: AzureMl, client: MLCli
     with pytest.raises(AssertionError, match=r"example\.com"):
         azure_ml.check()
     azure_ml.refused.clear()
+
+
+def test_an_archived_job_is_in_no_list(azure_ml: AzureMl, client: MLClient) -> None:
+    for name in ("a", "b"):
+        assert _submit(azure_ml, client, "true", name).wait() == "Completed"
+    client.jobs.archive("a")
+    assert [each.name for each in client.jobs.list()] == ["b"]
+    assert client.jobs.get("a").status == "Completed"
+
+
+def test_a_job_that_does_not_heed_its_cancelling_is_killed(azure_ml: AzureMl, client: MLClient) -> None:
+    job = _submit(azure_ml, client, "trap 'echo no' TERM; echo started; while true; do sleep 0.1; done")
+    job.wait_for_log("started")
+    client.jobs.begin_cancel("train").result()
+    assert (job.status, job.exit_code) == ("Canceled", -9)
+    assert "no" in job.log.splitlines()
