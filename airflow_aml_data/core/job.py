@@ -104,7 +104,7 @@ def submit_step(
     shipped = ship_step(workspace, plan)
     datastore = workspace.datastore_name(None)
     submitted = SubmittedStep(
-        run=plan.run, datastore=datastore, outputs={each.name: (each.datastore, each.path) for each in plan.outputs}
+        run=plan.run, datastore=datastore, outputs={each.name: [each.datastore, each.path] for each in plan.outputs}
     )
     claims.begin(workspace, plan)
     try:

@@ -118,6 +118,7 @@ class StepOperator(BaseOperator):
         self.poll_seconds = poll_seconds
         if compute_target == LOCAL:
             self.operator_extra_links = ()
+        self.job_links: Mapping[str, str] = {}
         self._compute = LocalCompute()
         self._job: TaskJob | None = None
 
@@ -166,6 +167,7 @@ class StepOperator(BaseOperator):
         from airflow_aml_data.core.step import run_step  # brings the catalog, which no DAG processor needs
 
         retry.begin()
+        self.operator_extra_links = ()  # until there is something to lead to
         with _as_airflow_has_them():
             declared = self._declared(context)
             workspace = self._workspace(declared).connect()
@@ -176,6 +178,7 @@ class StepOperator(BaseOperator):
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any] | None:
         """Commit what a job has left that the trigger has seen ended."""
         retry.begin()
+        self.operator_extra_links = ()  # until there is something to lead to
         with _as_airflow_has_them():
             declared = self._declared(context)
             workspace = self._workspace(declared).connect()

@@ -92,6 +92,7 @@ class TaskJob:
         state = jobs.find(self._workspace.azureml, step.job)
         if state is None:
             state = _missing(step.job)
+        self._tell(state, step)
         return finish_step(self._workspace, self._declared, step, state)
 
     def cancel(self) -> None:
@@ -164,11 +165,13 @@ class TaskJob:
         return self._step
 
     def _tell(self, state: JobState, step: SubmittedStep) -> None:
-        """Let the UI lead to the job and to what it writes, while it runs."""
+        """Let the UI lead to the job and to what it writes, from now on."""
         told = {"name": step.job, "studio_url": state.studio_url, "output_url": output_url(self._workspace, step)}
+        self._operator.job_links = told
+        self._operator.operator_extra_links = links = [each for each in STEP_LINKS if told[each.key]]
         ti = self._context["ti"]
         ti.xcom_push(key=AZUREML_JOB, value=told)
-        for link in STEP_LINKS:
+        for link in links:
             ti.xcom_push(key=link.xcom_key, value=told[link.key])
 
     def _wait(self, state: JobState) -> JobState:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 from airflow.sdk import BaseOperatorLink
-
-from airflow_aml_data.core.records import AZUREML_JOB
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -15,36 +13,29 @@ if TYPE_CHECKING:
 
 
 @attrs.define
-class _JobLink(BaseOperatorLink):
-    """An address that the task has pushed."""
+class JobLink(BaseOperatorLink):
+    """An address that the step's job gives; Airflow asks for it when the task, or its first half, has ended."""
 
     key = ""
+    """Of ``job_links``, which the operator has then."""
 
     @property
     def name(self) -> str:
         raise NotImplementedError
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        from airflow.sdk.execution_time.xcom import XCom
-
-        pushed: Any = XCom.get_one(
-            key=AZUREML_JOB,
-            dag_id=ti_key.dag_id,
-            task_id=ti_key.task_id,
-            run_id=ti_key.run_id,
-            map_index=ti_key.map_index,
-        )
-        return str((pushed or {}).get(self.key) or "")
+        links: dict[str, str] = operator.job_links  # type: ignore[attr-defined]
+        return links[self.key]
 
 
-class StudioJobLink(_JobLink):
+class StudioJobLink(JobLink):
     """The job's page in Azure ML studio."""
 
     name = "Azure ML job"
     key = "studio_url"
 
 
-class StoredOutputLink(_JobLink):
+class StoredOutputLink(JobLink):
     """The folder of the step's first output, in Azure ML studio's view of its datastore."""
 
     name = "Output in storage"

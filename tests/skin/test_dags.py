@@ -23,6 +23,8 @@ from airflow.sdk import DAG
 from airflow.sdk.exceptions import ParamValidationError
 
 from airflow_aml_data import Dataset, Workspace
+from tests.azure_ml import AzureMl
+from tests.azure_ml.connected import connect
 from tests.azurite import Azurite
 from tests.skin.conftest import FinishedRun, parse_folder, run
 from tests.storage.stores import airflow_connections, blob_store, sas_token, with_key, with_sas
@@ -36,22 +38,29 @@ RunExample = Callable[..., FinishedRun]
 
 
 @pytest.fixture(scope="module", params=["local", "azurite", "azure_ml"])
-def stores(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """One workspace for all examples: embedded, or with data in two storage accounts and a folder.
+def place(request: pytest.FixtureRequest) -> str:
+    """Where data is and steps run."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def stores(place: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """One workspace for all examples: embedded, with data in two storage accounts and a folder, or that of Azure ML.
 
     :returns: Values for the form of ``aml_11_storage``.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_HOME", str(tmp_path_factory.mktemp("airflow_home")))
-        if request.param == "local":
+        if place == "local":
             yield {}
             return
-        if request.param == "azure_ml":
+        if place == "azure_ml":
             service: AzureMl = request.getfixturevalue("started_azure_ml")
             for name, value in service.environment.items():
                 patch.setenv(name, value)
             connect(patch)
-            yield {"compute_target": "cpu-cluster"}
+            yield {}
+            service.check()
             return
         azurite: Azurite = request.getfixturevalue("azurite")
         for container, account in (("raw", "first"), ("results", "second"), ("lake", "second")):
@@ -69,6 +78,12 @@ def stores(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         for name, value in airflow_connections(datastores, **connections).items():
             patch.setenv(name, value)
         yield {"intermediate": "scratch", "results": "results", "lake": "lake"}
+
+
+@pytest.fixture(scope="module")
+def compute_target(place: str) -> str:
+    """Where the steps run."""
+    return "cpu-cluster" if place == "azure_ml" else "local"
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +114,11 @@ def registered(examples: dict[str, DAG]) -> FinishedRun:
 
 
 @pytest.fixture
-def run_example(examples: dict[str, DAG], registered: FinishedRun) -> RunExample:
+def run_example(examples: dict[str, DAG], registered: FinishedRun, compute_target: str) -> RunExample:
     """Run an example to its end, with values of the trigger form."""
 
     def run_one(dag_id: str, **params: Any) -> FinishedRun:
-        finished = run(examples[dag_id], params)
+        finished = run(examples[dag_id], {"compute_target": compute_target, **params})
         assert finished.state == "success", finished.task_states
         return finished
 

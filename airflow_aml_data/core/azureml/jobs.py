@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import quote
 
 from airflow_aml_data.core.identity import StepRun
-from airflow_aml_data.errors import AzureMlError, AzureMlRefused, InvalidDeclaration
+from airflow_aml_data.errors import AzureMlError, AzureMlNotFound, AzureMlRefused, InvalidDeclaration
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
@@ -142,8 +141,8 @@ class JobState:
 
 
 def job_name(run: StepRun) -> str:
-    """The name of the job of a step run: the same whenever it is asked for, and of no other."""
-    name = _NO_JOB_NAME.sub("-", run.id)
+    """The name of the job of a step run: the same whenever it is asked for, and of no other, also where case does not count."""
+    name = _NO_JOB_NAME.sub("-", run.id).lower()
     return name if name[0].isalnum() else f"j{name}"
 
 
@@ -257,7 +256,10 @@ class JobLog:
 
     def lines(self) -> Iterator[str]:
         """The lines that are new; of the last one, what has no end yet comes with the next look."""
-        told = self._workspace.history("GET", f"/runs/{quote(self._name)}/details")
+        try:
+            told = self._workspace.history("GET", f"/runs/{self._name}/details")
+        except AzureMlNotFound:  # run history hears of a job a little later
+            return
         self.error = str(((told.get("error") or {}).get("error") or {}).get("message") or "")
         address = next((url for path, url in (told.get("logFiles") or {}).items() if path.endswith(_LOG_FILE)), None)
         if not address:
