@@ -18,6 +18,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_catalog: Path) -
     """The folder of a fresh workspace, whose catalog exists already; retries do not wait long in it."""
     monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow_home"))
     monkeypatch.setattr(retry, "_FIRST_WAIT_SECONDS", 0.001)
+    monkeypatch.setenv("AZUREML_CURRENT_CLOUD", "AzureCloud")  # Azure ML's own client writes to it
     home = tmp_path / "airflow_home" / "azureml_workspace"
     home.mkdir(parents=True)
     shutil.copy(empty_catalog, home / "catalog.db")

@@ -116,7 +116,7 @@ def as_script(told: dict[str, Any]) -> Any:
     from airflow_aml_data.core.connect import _from_worker
 
     more = {key: told.pop(key) for key in ("connections", "registered", "chosen_default", "is_connected")}
-    made = WorkspaceConfig.from_mapping("azureml_default", told, embedded_home())
+    made = WorkspaceConfig.from_mapping("azureml_default", told, embedded_home(), is_connected=more["is_connected"])
     return replace(made, **_from_worker("azureml_default", more))
 
 
