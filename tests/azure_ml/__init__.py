@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from tests.azure_ml.job import Job
 from tests.azure_ml.names import API_HOST, GROUP, LONG, SUBSCRIPTION, WORKSPACE, WORKSPACE_ID, resource_id
 from tests.azure_ml.service import answer
 from tests.azure_ml.state import PERMISSIONS, Failure, Hold, Request, State
@@ -29,6 +30,7 @@ __all__ = [
     "AzureMl",
     "Failure",
     "Hold",
+    "Job",
     "Request",
     "resource_id",
     "running_azure_ml",
@@ -39,7 +41,9 @@ class AzureMl(State):
     """A running Azure ML with one workspace."""
 
     def reset(self) -> None:
-        """As it was when it was started, but for what lies in containers."""
+        """As it was when it was started, but for what lies in containers. Jobs end at once."""
+        for job in list(self.jobs.values()):
+            job.abort()
         with self.lock:
             self.refused.clear()
             new = AzureMl(self.azurite, self.login, self.certificates, self.folder, self.proxy_url, self.refused)

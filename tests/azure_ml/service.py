@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from tests.azure_ml import resources
+from tests.azure_ml import history, jobs, resources
 from tests.azure_ml.names import API_HOST, GROUP, SUBSCRIPTION, WORKSPACE
 from tests.azure_ml.published import problems_of_answer, problems_of_request
 from tests.azure_ml.state import Failure, Request, State
@@ -31,16 +31,18 @@ class Route:
 
     :param path: Behind the workspace.
     :param permission: That it takes; ``{kind}`` is that of its path.
+    :param published: Whether there are published types of it.
     """
 
     method: str
     path: re.Pattern[str]
     permission: str
     answer: Callable[..., Answer]
+    published: bool = True
 
 
-def _route(method: str, path: str, permission: str, answer: Callable[..., Answer]) -> Route:
-    return Route(method, re.compile(path, re.IGNORECASE), permission, answer)
+def _route(method: str, path: str, permission: str, answer: Callable[..., Answer], published: bool = True) -> Route:
+    return Route(method, re.compile(path, re.IGNORECASE), permission, answer, published)
 
 
 _ROUTES = [
@@ -48,7 +50,7 @@ _ROUTES = [
     _route("GET", "/datastores", "datastores/read", resources.list_datastores),
     _route("GET", f"/datastores{_NAME}", "datastores/read", resources.get_datastore),
     _route("PUT", f"/datastores{_NAME}", "datastores/write", resources.put_datastore),
-    _route("POST", f"/datastores{_NAME}/listSecrets", "datastores/listSecrets", resources.list_secrets),
+    _route("POST", f"/datastores{_NAME}/listSecrets", "listSecrets", resources.list_secrets),
     _route("GET", "/computes", "computes/read", resources.list_computes),
     _route("GET", f"/computes{_NAME}", "computes/read", resources.get_compute),
     _route("GET", _KIND, "{kind}/read", resources.list_containers),
@@ -57,8 +59,28 @@ _ROUTES = [
     _route("GET", f"{_KIND}{_NAME}/versions", "{kind}/read", resources.list_versions),
     _route("GET", f"{_KIND}{_NAME}{_VERSION}", "{kind}/read", resources.get_version),
     _route("PUT", f"{_KIND}{_NAME}{_VERSION}", "{kind}/write", resources.put_version),
+    _route("GET", f"/codes{_NAME}/versions", "codes/read", jobs.find_code),
+    _route("POST", f"/codes{_NAME}{_VERSION}/startPendingUpload", "codes/write", jobs.start_upload),
+    _route("PUT", f"/codes{_NAME}{_VERSION}", "codes/write", jobs.put_code),
+    _route("GET", f"/codes{_NAME}{_VERSION}", "codes/read", jobs.get_code),
+    _route("GET", "/jobs", "jobs/read", jobs.list_jobs),
+    _route("GET", f"/jobs{_NAME}", "jobs/read", jobs.get_job),
+    _route("PUT", f"/jobs{_NAME}", "jobs/write", jobs.put_job),
+    _route("POST", f"/jobs{_NAME}/cancel", "jobs/cancel", jobs.cancel_job),
+    _route("GET", f"/jobs{_NAME}/cancelResults/1", "jobs/read", jobs.poll_cancel, published=False),
 ]
-_API_ROUTES: list[Route] = []
+_API_ROUTES = [
+    _route("GET", f"/history/v1\\.0/runs{_NAME}/details", "history/read", history.run_details, False),
+    _route("POST", "/history/v1\\.0/rundata", "history/read", history.run_data, False),
+    _route(
+        "PATCH",
+        f"/history/v1\\.0/experiments/(?P<experiment>[^/]+)/runs{_NAME}",
+        "history/write",
+        history.change_run,
+        False,
+    ),
+    _route("POST", "/data/v1\\.0/dataversion/batchGetResolvedUris", "data/read", history.resolve_uris, False),
+]
 """Of the workspace's own host, with the name of the service before the workspace."""
 
 
@@ -123,23 +145,25 @@ def _of_workspace(state: State, request: Request) -> Answer:
     path = prefix + (found["rest"] or "")
     for route in _ROUTES if arm else _API_ROUTES:
         if route.method == request.method and (matched := route.path.fullmatch(path)):
-            return _routed(state, request, route, matched.groupdict(), check=arm)
+            return _routed(state, request, route, matched.groupdict())
     raise _unrouted(state, request)
 
 
-def _routed(state: State, request: Request, route: Route, names: dict[str, Any], *, check: bool) -> Answer:
+def _routed(state: State, request: Request, route: Route, names: dict[str, Any]) -> Answer:
     if "kind" in names:
         names["kind"] = names["kind"].lower()
     permission = route.permission.format(**names)
     if permission not in state.may:
-        message = f"The client '{CLIENT}' does not have authorization to perform action '.../workspaces/{permission}'."
+        message = (
+            f"The client '{CLIENT}' does not have authorization to perform action '{permission}' over '{request.path}'."
+        )
         raise Refusal(403, "AuthorizationFailed", message)
     address = request.method, request.path, request.api_version
-    if check and (wrong := problems_of_request(*address, request.body)):
+    if route.published and (wrong := problems_of_request(*address, request.body)):
         state.violations += wrong
         raise resources.invalid("Request is invalid and/or missing fields.", *wrong)
     given = route.answer(state, request, **names)
-    if check:
+    if route.published:
         state.violations += problems_of_answer(*address, given.content)
     return given
 

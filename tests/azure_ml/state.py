@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+from tests.azure_ml.job import Job
 from tests.azure_ml.names import long_uri, resource_id
 from tests.azure_ml.storage import Storage
 from tests.azurite import Azurite
@@ -17,18 +18,11 @@ from tests.azurite.login import CLIENT, SECRET, TENANT, Login
 
 BLOB_CONTAINER = "azureml-blobstore-44444444-4444-4444-4444-444444444444"
 PERMISSIONS = frozenset(
-    f"{kind}/{action}"
-    for kind, actions in {
-        "workspaces": ["read"],
-        "datastores": ["read", "write", "listSecrets"],
-        "data": ["read", "write"],
-        "environments": ["read", "write"],
-        "computes": ["read"],
-        "codes": ["read", "write"],
-        "jobs": ["read", "write", "cancel"],
-        "history": ["read", "write"],
-    }.items()
-    for action in actions
+    [
+        *(f"{kind}/read" for kind in ("workspaces", "datastores", "data", "environments", "computes", "codes", "jobs")),
+        *(f"{kind}/write" for kind in ("datastores", "data", "environments", "codes", "jobs")),
+        *("listSecrets", "jobs/cancel", "history/read", "history/write"),
+    ]
 )
 """Everything that a client may do."""
 
@@ -147,7 +141,7 @@ class State:
     requests: list[Request] = field(default_factory=list)
     unrouted: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
-    jobs: dict[str, Any] = field(default_factory=dict)
+    jobs: dict[str, Job] = field(default_factory=dict)
     datastores: dict[str, dict[str, Any]] = field(default_factory=dict)
     secrets: dict[str, dict[str, Any]] = field(default_factory=dict)
     computes: dict[str, dict[str, Any]] = field(default_factory=_computes)

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.azure_ml import GROUP, LONG, SUBSCRIPTION, WORKSPACE, AzureMl, Failure
-from tests.azurite.login import CLIENT, SECRET, TENANT
+from tests.azure_ml import LONG, WORKSPACE, AzureMl, Failure
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def client(azure_ml: AzureMl) -> Iterator[MLClient]:
-    from azure.ai.ml import MLClient
-    from azure.identity import ClientSecretCredential
-
-    with ClientSecretCredential(TENANT, CLIENT, SECRET) as credential:
-        yield MLClient(
-            credential, SUBSCRIPTION, GROUP, WORKSPACE, show_progress=False, enable_telemetry=False, retry_total=0
-        )
 
 
 def test_the_workspace_has_a_default_datastore_a_compute_and_an_environment(client: MLClient) -> None:
@@ -44,6 +31,31 @@ def test_secrets_of_a_datastore_are_a_sas_that_opens_its_container(azure_ml: Azu
     with ContainerClient("https://second.blob.core.windows.net", "training", sas) as container:
         container.upload_blob("a", b"1", overwrite=True)
         assert [each.name for each in container.list_blobs()] == ["a"]
+
+
+def test_secrets_end(azure_ml: AzureMl, client: MLClient) -> None:
+    from azure.core.exceptions import HttpResponseError
+    from azure.storage.blob import ContainerClient
+
+    azure_ml.secrets_seconds = -60
+    azure_ml.add_blob_datastore("training_data", "second", "training")
+    sas = client.datastores.get("training_data", include_secrets=True).credentials.sas_token
+    with (
+        ContainerClient("https://second.blob.core.windows.net", "training", sas, retry_total=0) as container,
+        pytest.raises(HttpResponseError) as caught,
+    ):
+        container.get_container_properties()
+    assert caught.value.status_code == 403
+
+
+@pytest.mark.parametrize("credentials", ["Sas", "ServicePrincipal", "None"])
+def test_datastores_know_other_credentials(azure_ml: AzureMl, client: MLClient, credentials: Any) -> None:
+    azure_ml.add_blob_datastore("lake", credentials=credentials, kind="AzureDataLakeGen2")
+    found = client.datastores.get("lake", include_secrets=True)
+    assert (found.filesystem, found.account_name) == ("lake", "first")
+    told = {"Sas": "sas_token", "ServicePrincipal": "client_secret"}.get(credentials)
+    secrets = {key: value for key, value in azure_ml.secrets.get("lake", {}).items() if key != "secretsType"}
+    assert [getattr(found.credentials, told)] == list(secrets.values()) if told else secrets == {}
 
 
 def test_secrets_can_be_keys(azure_ml: AzureMl, client: MLClient) -> None:
@@ -111,6 +123,6 @@ def test_a_failure_is_answered_once(azure_ml: AzureMl, client: MLClient) -> None
 def test_what_does_not_exist_is_not_found(client: MLClient) -> None:
     from azure.core.exceptions import ResourceNotFoundError
 
-    for get in (client.datastores.get, client.compute.get):
+    for get in (client.datastores.get, client.compute.get, client.jobs.get):
         with pytest.raises(ResourceNotFoundError):
             get("nothing")

@@ -22,7 +22,7 @@ from airflow_aml_data.errors import (
 )
 from airflow_aml_data.hooks.workspace import AmlWorkspaceHook
 from tests.azure_ml import GROUP, SUBSCRIPTION, WORKSPACE_ID, AzureMl, Failure
-from tests.azure_ml.connected import connect, connect_as_machine
+from tests.azure_ml.workspace.connected import connect, connect_as_machine
 from tests.azurite.login import ASSERTION, CLIENT, IDENTITY_HEADER, SECRET, TENANT
 
 pytestmark = pytest.mark.slow

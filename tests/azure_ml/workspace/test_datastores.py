@@ -15,7 +15,7 @@ from airflow_aml_data.core.storage.azure.account import azure_account
 from airflow_aml_data.core.storage.azure.sas import RenewedSas
 from airflow_aml_data.errors import AzureMlRefused, DatastoreNotFound, InvalidDeclaration, UnsupportedDatastore
 from tests.azure_ml import AzureMl
-from tests.azure_ml.connected import connect
+from tests.azure_ml.workspace.connected import connect
 from tests.azurite.login import SECRET
 
 pytestmark = pytest.mark.slow
