@@ -109,17 +109,21 @@ class DatastoreNotFound(_NotFound):
 
 
 class DatasetNotFound(_NotFound):
-    """A dataset name or version nobody registered."""
+    """A dataset name or version nobody registered.
 
-    def __init__(self, name: str, version: int | str, known: Iterable[str] = ()) -> None:
+    :param azureml: The Azure ML workspace that does not have it either; empty when none was asked.
+    """
+
+    def __init__(self, name: str, version: int | str, known: Iterable[str] = (), azureml: str = "") -> None:
         super().__init__(name, known)
-        self.args = (name, version, self.known)
-        self.version = version
+        self.args = (name, version, self.known, azureml)
+        self.version, self.azureml = version, azureml
 
     def __str__(self) -> str:
         near = get_close_matches(self.name, self.known, n=1)
         return (
-            f'Cannot find dataset registered with name "{self.name}" (version: {self.version}) in the workspace. '
+            f'Cannot find dataset registered with name "{self.name}" (version: {self.version}) in the workspace'
+            + (f", nor a data asset in Azure ML workspace {self.azureml!r}. " if self.azureml else ". ")
             + (f"Did you mean {near[0]!r}? " if near and near[0] != self.name else "")
             + f"Registered: {', '.join(self.known[:20]) or 'nothing'}. "
             "A dataset gets its name by dataset.register(), or by register_on_complete() of the output of a step."

@@ -10,11 +10,13 @@ from pathlib import Path
 
 from airflow_aml_data.core.catalog import CommittedOutput, NewDatasetVersion, Output
 from airflow_aml_data.core.connect import ConnectedWorkspace
+from airflow_aml_data.core.definition import Definition
 from airflow_aml_data.core.identity import RESERVED_FOLDER, StepRun
 from airflow_aml_data.core.in_job.told import ReportedOutput
 from airflow_aml_data.core.manifest import LocalFile, Manifest, ManifestEntry, manifest_path, read_local
 from airflow_aml_data.core.outputs import OutputReference
 from airflow_aml_data.core.plan import PlannedOutput, StepPlan
+from airflow_aml_data.core.publishing import plan_asset, publish_asset
 from airflow_aml_data.core.registration import content_digest
 from airflow_aml_data.core.storage.base import Placement, StoredFile
 from airflow_aml_data.core.storage.files import files_below
@@ -289,7 +291,13 @@ def _record(
         if (registration := planned.config.registration)
         and (definition := planned.config.dataset_of([reference]).definition(workspace, run.run_key))
     ]
-    made = iter(workspace.catalog.commit_outputs(run, committed, registrations))
+    assets = [plan_asset(workspace, each.name, Definition.from_json(each.definition)) for each in registrations]
+    least = {new.name: asset.least_version for new, asset in zip(registrations, assets, strict=True) if asset}
+    versions = workspace.catalog.commit_outputs(run, committed, registrations, least_versions=least)
+    for version, asset in zip(versions, assets, strict=True):
+        if asset:
+            publish_asset(workspace, version, asset)
+    made = iter(versions)
     return [
         replace(each, dataset=version.name, dataset_version=version.version)
         if planned.config.registration and (version := next(made))

@@ -68,14 +68,18 @@ class WorkspaceConfig:
     cloud: str = "public"
 
     @classmethod
-    def from_mapping(cls, name: str, config: Mapping[str, Any], home: Path) -> WorkspaceConfig:
+    def from_mapping(
+        cls, name: str, config: Mapping[str, Any], home: Path, *, is_connected: bool | None = None
+    ) -> WorkspaceConfig:
         """Check a configuration and fill in what it leaves out from the embedded workspace in ``home``.
 
         :param name: The connection's id, for messages.
+        :param is_connected: None: whether the configuration names all of an Azure ML workspace.
         :raises InvalidConfiguration: naming the unknown key, or the type found and the type wanted.
         """
         texts = _texts(name, config)
-        is_connected = all(texts[key] for key in IDENTITY)
+        if is_connected is None:
+            is_connected = names_workspace(config)
         stores = read_datastores(name, config.get("datastores"))
         if not stores and not is_connected:
             root = str(home / "datastores" / _EMBEDDED_DATASTORE)
@@ -223,6 +227,11 @@ def _find_config_json(start: Path) -> Path | None:
             if (file := folder / inner / "config.json").is_file():
                 return file
     return None
+
+
+def names_workspace(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration names all of an Azure ML workspace."""
+    return all(config.get(key) for key in IDENTITY)
 
 
 def _texts(name: str, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from airflow_aml_data.core.configuration import (
     WorkspaceConfig,
     datastores_mapping,
     embedded_home,
+    names_workspace,
     read_config_json,
     read_datastores,
 )
@@ -329,17 +330,16 @@ def connect(conn_id: str = DEFAULT_CONN_ID, config_path: str | None = None, sear
     config = dict(found or {})
     if in_step and config.get("in_job"):
         return ConnectedWorkspace(WorkspaceConfig.in_job(conn_id, config))
-    is_connected = all(config.get(key) for key in IDENTITY)
     told = {key: config.pop(key, None) for key in _TOLD_TO_SCRIPTS} if in_step else {}
+    is_connected = told["is_connected"] if in_step else names_workspace(config)
     for key, value in identity.items():
         if config.get(key, value) not in (value, "", None):
             raise InvalidConfiguration(
                 f"config.json says {key} = {value!r}, connection {conn_id!r} says {config[key]!r}. They must name one workspace."
             )
         config[key] = value
-    made = WorkspaceConfig.from_mapping(conn_id, config, embedded_home())
-    more = _from_worker(conn_id, told) if in_step else {"is_connected": is_connected}
-    return ConnectedWorkspace(replace(made, **more))
+    made = WorkspaceConfig.from_mapping(conn_id, config, embedded_home(), is_connected=is_connected)
+    return ConnectedWorkspace(replace(made, **_from_worker(conn_id, told)) if in_step else made)
 
 
 def _from_worker(conn_id: str, told: Mapping[str, Any]) -> dict[str, Any]:
@@ -348,7 +348,6 @@ def _from_worker(conn_id: str, told: Mapping[str, Any]) -> dict[str, Any]:
         "connections": {each: ConnectionFields(**fields) for each, fields in (told["connections"] or {}).items()},
         "registered": read_datastores(conn_id, told["registered"]),
         "chosen_default": told["chosen_default"] or "",
-        "is_connected": told["is_connected"],
     }
 
 

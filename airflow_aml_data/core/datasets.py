@@ -23,6 +23,7 @@ from airflow_aml_data.core.listing import DatasetFiles
 from airflow_aml_data.core.operations import DropColumns, Filter, KeepColumns, Skip, Take, is_kept
 from airflow_aml_data.core.partition import PartitionFormat, PartitionValue
 from airflow_aml_data.core.paths import DeclaredSource, settled_sources
+from airflow_aml_data.core.registered import find_registered
 from airflow_aml_data.core.registration import RegistrationCalls
 from airflow_aml_data.core.sampling import DeclaredOperation, Sampling, declared_count, settle
 from airflow_aml_data.core.timeseries import REGISTERED_TIMESTAMP, TimeSeriesCalls, on_timestamp
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-    from airflow_aml_data.core.catalog import Catalog, DatasetVersion
+    from airflow_aml_data.core.catalog import DatasetVersion
     from airflow_aml_data.core.mounts import MountContext
 
 
@@ -407,10 +408,10 @@ class RegisteredDataset(_FileCalls, _TableCalls):
     def name(self) -> str | None:
         if self._is_derived:
             return None
-        return self.declared_name or self._find(self.workspace.connect().catalog).name
+        return self.declared_name or self._find(self.workspace.connect()).name
 
     def definition(self, workspace: ConnectedWorkspace, run_key: str | None = None) -> Definition:
-        row = self._find(workspace.catalog)
+        row = self._find(workspace)
         known = Definition.from_json(row.definition)
         timestamp, partition = self.timestamp_columns
         if timestamp:
@@ -419,17 +420,17 @@ class RegisteredDataset(_FileCalls, _TableCalls):
         return replace(known, operations=known.operations + own, registered=(row.name, row.version))
 
     def _look_up(self) -> DatasetVersion | None:
-        return None if self._is_derived else self._find(self.workspace.connect().catalog)
+        return None if self._is_derived else self._find(self.workspace.connect())
 
     @property
     def _is_derived(self) -> bool:
         """Whether it is made of a registered dataset, and so not registered itself."""
         return bool(self.operations) or self.timestamp_columns != (None, None)
 
-    def _find(self, catalog: Catalog) -> DatasetVersion:
+    def _find(self, workspace: ConnectedWorkspace) -> DatasetVersion:
         if self.declared_id is not None:
-            return catalog.get_dataset_by_id(self.declared_id)
-        return catalog.get_dataset(self.declared_name or "", self.declared_version)
+            return workspace.catalog.get_dataset_by_id(self.declared_id)
+        return find_registered(workspace, self.declared_name or "", self.declared_version)
 
     def _timestamp(self, call: str) -> str:
         return self.timestamp_columns[0] or REGISTERED_TIMESTAMP

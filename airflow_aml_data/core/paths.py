@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
+from airflow_aml_data.core.azureml.data_assets import DataAsset
 from airflow_aml_data.core.connect import ConnectedWorkspace
 from airflow_aml_data.core.definition import Definition, OutputSource, Source, StorePath, WebPath
 from airflow_aml_data.core.identity import check_relative_path
+from airflow_aml_data.core.lookup import look_up
 from airflow_aml_data.core.sampling import is_template
 from airflow_aml_data.core.storage.azure.addresses import read_address
 from airflow_aml_data.core.storage.web import check_url
@@ -23,9 +25,9 @@ from airflow_aml_data.errors import InvalidDeclaration
 _AZURE_STORAGE = re.compile(r"(wasb|abfs)s?://", re.IGNORECASE)
 _GEN1 = re.compile(r"adl://", re.IGNORECASE)
 _WEB = re.compile(r"https?://", re.IGNORECASE)
-_SHORT = re.compile(r"azureml://datastores/([^/]+)/paths/(.+)", re.DOTALL)
+_SHORT = re.compile(r"azureml://datastores/([^/]+)/paths/(.*)", re.DOTALL)
 _LONG = re.compile(
-    r"azureml://subscriptions/([^/]+)/resourcegroups/([^/]+)(?:/providers/[^/]+)?/workspaces/([^/]+)/datastores/([^/]+)/paths/(.+)",
+    r"azureml://subscriptions/([^/]+)/resourcegroups/([^/]+)(?:/providers/[^/]+)?/workspaces/([^/]+)/datastores/([^/]+)/paths/(.*)",
     re.DOTALL | re.IGNORECASE,
 )
 _ASSET = re.compile(r"azureml:(?!/)([^/:@]+)(?::([^/:@]+)|@(latest))")
@@ -43,7 +45,7 @@ class WorkspacePath:
 
 
 @dataclass(frozen=True, slots=True)
-class DataAsset:
+class RegisteredPath:
     """v2's ``azureml:name:version``: the files of a registered dataset, looked up when they are used.
 
     :param version: A number, ``"latest"`` or a template.
@@ -60,7 +62,7 @@ class AzurePath:
     address: str
 
 
-DeclaredSource = DataPath | WebPath | WorkspacePath | DataAsset | AzurePath | OutputSource
+DeclaredSource = DataPath | WebPath | WorkspacePath | RegisteredPath | AzurePath | OutputSource
 
 
 def declared_sources(path: Any) -> tuple[DeclaredSource, ...]:
@@ -77,7 +79,7 @@ def declared_sources(path: Any) -> tuple[DeclaredSource, ...]:
     if len({isinstance(each, WebPath) for each in sources}) > 1:
         raise InvalidDeclaration(_wrong_path(path, "Public addresses and paths on datastores do not mix. "))
     workspaces = {each.datastore.workspace.conn_id for each in sources if isinstance(each, DataPath)}
-    if any(isinstance(each, WorkspacePath | DataAsset | AzurePath) for each in sources):
+    if any(isinstance(each, WorkspacePath | RegisteredPath | AzurePath) for each in sources):
         workspaces.add(Workspace().conn_id)
     if len(workspaces) > 1:
         raise InvalidDeclaration(
@@ -144,7 +146,7 @@ def _v2_source(path: str) -> DeclaredSource:
             f"{path!r} is no address this release reads. Allowed: azureml://datastores/NAME/paths/PATH, the same after "
             "azureml://subscriptions/ID/resourcegroups/NAME/workspaces/NAME, azureml:DATASET:NUMBER and azureml:DATASET@latest."
         )
-    return DataAsset(found[1], version)
+    return RegisteredPath(found[1], version)
 
 
 def _settled(workspace: ConnectedWorkspace, source: DeclaredSource, is_file: bool) -> Iterator[Source]:
@@ -154,8 +156,8 @@ def _settled(workspace: ConnectedWorkspace, source: DeclaredSource, is_file: boo
         case WorkspacePath():
             _check_workspace(workspace, source)
             yield StorePath(workspace.datastore_name(source.datastore), source.path, is_file)
-        case DataAsset():
-            yield from _asset_sources(workspace, source)
+        case RegisteredPath():
+            yield from _registered_sources(workspace, source)
         case WebPath(url):
             checked = check_url(url)
             yield _on_datastore(workspace, checked, is_file) or WebPath(checked)
@@ -203,14 +205,31 @@ def _check_workspace(workspace: ConnectedWorkspace, source: WorkspacePath) -> No
             )
 
 
-def _asset_sources(workspace: ConnectedWorkspace, asset: DataAsset) -> tuple[Source, ...]:
-    known = Definition.from_json(workspace.catalog.get_dataset(asset.name, asset.version).definition)
+def asset_sources(workspace: ConnectedWorkspace, asset: DataAsset) -> tuple[Source, ...]:
+    """Where the files of a data asset are that only Azure ML knows.
+
+    :raises InvalidDeclaration: for one that is a table, or that no datastore reaches.
+    """
+    if asset.type == "mltable":
+        raise _no_list_of_files(asset.name, asset.version)
+    return settled_sources(workspace, declared_sources(asset.uri), is_file=asset.type == "uri_file")
+
+
+def _registered_sources(workspace: ConnectedWorkspace, asset: RegisteredPath) -> tuple[Source, ...]:
+    found = look_up(workspace, asset.name, asset.version)
+    if isinstance(found, DataAsset):
+        return asset_sources(workspace, found)
+    known = Definition.from_json(found.definition)
     if known.is_tabular or known.made_of or known.operations:
-        raise InvalidDeclaration(
-            f"Dataset {asset.name!r} version {asset.version} is more than a list of files: a table, or files that were chosen. "
-            "Take it as it is: Dataset.get_by_name(workspace, name, version)."
-        )
+        raise _no_list_of_files(asset.name, asset.version)
     return known.sources
+
+
+def _no_list_of_files(name: str, version: int | str) -> InvalidDeclaration:
+    return InvalidDeclaration(
+        f"Dataset {name!r} version {version} is more than a list of files: a table, or files that were chosen. "
+        "Take it as it is: Dataset.get_by_name(workspace, name, version)."
+    )
 
 
 def _wrong_path(path: Any, hint: str = "") -> str:

@@ -12,7 +12,9 @@ from airflow_aml_data.core.connect import ConnectedWorkspace
 from airflow_aml_data.core.definition import Definition, OutputSource, WebPath
 from airflow_aml_data.core.identity import check_dataset_name, check_tags
 from airflow_aml_data.core.listing import list_sources
-from airflow_aml_data.errors import FilesNotFound, InvalidDeclaration
+from airflow_aml_data.core.lookup import data_assets
+from airflow_aml_data.core.publishing import plan_asset, publish_asset, withdraw_assets
+from airflow_aml_data.errors import DatasetExists, DatasetNotFound, FilesNotFound, InvalidDeclaration
 
 if TYPE_CHECKING:
     from airflow_aml_data.core.catalog import DatasetVersion
@@ -111,7 +113,15 @@ class RegistrationCalls:
             output_id=next((each.output_id for each in definition.outputs), None),
             content_digest=content_digest(connected, definition),
         )
-        made = workspace.connect().catalog.register_dataset(new, create_new_version=create_new_version)
+        target = workspace.connect()
+        if not create_new_version:
+            _refuse_taken(target, name)
+        planned = plan_asset(target, name, definition)
+        made = target.catalog.register_dataset(
+            new, create_new_version=create_new_version, least_version=planned.least_version if planned else 1
+        )
+        if planned:
+            publish_asset(target, made, planned)
         log.info("The dataset is version %s of %r.", made.version, name)
         return self._as_registered(workspace, made)
 
@@ -126,9 +136,9 @@ class RegistrationCalls:
         """
         found = self._registered("update")
         own_tags = None if tags is None else check_tags(tags)
-        catalog = self.workspace.connect().catalog
-        changed = catalog.update_dataset(found.name, found.version, description=description, tags=own_tags)
-        return self._as_registered(self.workspace, changed)
+        connected = self.workspace.connect()
+        changed = connected.catalog.update_dataset(found.name, found.version, description=description, tags=own_tags)
+        return self._told(connected, changed)
 
     def add_tags(self, tags: Mapping[str, str] | None = None) -> RegisteredDataset:
         """Add tags to the registered version, now.
@@ -139,10 +149,8 @@ class RegistrationCalls:
         Source: v1, semantics section 11.
         """
         found = self._registered("add_tags")
-        catalog = self.workspace.connect().catalog
-        return self._as_registered(
-            self.workspace, catalog.add_dataset_tags(found.name, found.version, check_tags(tags))
-        )
+        connected = self.workspace.connect()
+        return self._told(connected, connected.catalog.add_dataset_tags(found.name, found.version, check_tags(tags)))
 
     def remove_tags(self, tags: Collection[str] | None = None) -> RegisteredDataset:
         """Remove tags from the registered version, now.
@@ -155,9 +163,9 @@ class RegistrationCalls:
         if isinstance(tags, str) or not isinstance(tags, Collection | None):
             raise InvalidDeclaration(f"remove_tags() wants a list of keys, found {tags!r}.")
         found = self._registered("remove_tags")
-        catalog = self.workspace.connect().catalog
-        return self._as_registered(
-            self.workspace, catalog.remove_dataset_tags(found.name, found.version, tuple(tags or ()))
+        connected = self.workspace.connect()
+        return self._told(
+            connected, connected.catalog.remove_dataset_tags(found.name, found.version, tuple(tags or ()))
         )
 
     def unregister_all_versions(self) -> None:
@@ -170,7 +178,14 @@ class RegistrationCalls:
         Source: v1, semantics section 11.
         """
         found = self._registered("unregister_all_versions")
-        self.workspace.connect().catalog.unregister_all_versions(found.name)
+        connected = self.workspace.connect()
+        connected.catalog.unregister_all_versions(found.name)
+        withdraw_assets(connected, found.name)
+
+    def _told(self, workspace: ConnectedWorkspace, changed: DatasetVersion) -> RegisteredDataset:
+        """The version, of which Azure ML has been told."""
+        publish_asset(workspace, changed)
+        return self._as_registered(self.workspace, changed)
 
     def _registered(self, call: str) -> DatasetVersion:
         found = self._look_up()
@@ -178,6 +193,12 @@ class RegistrationCalls:
             raise InvalidDeclaration(
                 f"{call}() changes a registered dataset, and this one has not been registered: {self!r}. Call it on what "
                 "register(workspace, name) or Dataset.get_by_name(workspace, name) returns."
+            )
+        connected = self.workspace.connect()
+        if found.version not in {each.version for each in _catalog_versions(connected, found.name)}:
+            raise InvalidDeclaration(
+                f"{call}() changes what the catalog has, and version {found.version} of {found.name!r} is a data asset of Azure ML "
+                f"workspace {connected.azureml.workspace_name!r} alone. Change it there, or register() it here under a name."
             )
         return found
 
@@ -205,6 +226,21 @@ def content_digest(workspace: ConnectedWorkspace, definition: Definition) -> str
                 line = f"{source.name}\0{file.path}\0{file.size_bytes}\0{file.etag}\n"
                 digest.update(line.encode(errors="surrogatepass"))
     return digest.hexdigest()
+
+
+def _catalog_versions(workspace: ConnectedWorkspace, name: str) -> list[DatasetVersion]:
+    try:
+        return workspace.catalog.list_dataset_versions(name)
+    except DatasetNotFound:
+        return []
+
+
+def _refuse_taken(workspace: ConnectedWorkspace, name: str) -> None:
+    """:raises DatasetExists: when Azure ML has a data asset of that name."""
+    assets = data_assets(workspace)
+    known = assets.find_name(name) if assets else None
+    if known and not known.is_archived:
+        raise DatasetExists(name)
 
 
 def _check_workspace(definition: Definition, home: Workspace, workspace: Workspace) -> None:

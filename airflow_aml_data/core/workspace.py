@@ -18,6 +18,7 @@ from airflow_aml_data.core.definition import StorePath
 from airflow_aml_data.core.globs import compile_glob
 from airflow_aml_data.core.identity import check_relative_path
 from airflow_aml_data.core.listing import DatasetFiles, list_sources
+from airflow_aml_data.core.lookup import dataset_names
 from airflow_aml_data.core.storage.base import Placement
 from airflow_aml_data.core.transfer import copy, download, upload
 from airflow_aml_data.errors import FilesNotFound, InvalidDeclaration
@@ -78,7 +79,7 @@ class Workspace:
 
     @property
     def datastores(self) -> Mapping[str, Datastore]:
-        """Datastores by name. Taking one by its name reads nothing; listing them reads the connection and the catalog."""
+        """Datastores by name. Taking one by its name reads nothing; listing them reads connection and catalog, and asks Azure ML."""
         return _ByName(lambda name: Datastore(self, name), lambda: sorted(self.connect().datastores))
 
     @property
@@ -88,7 +89,7 @@ class Workspace:
 
         return _ByName(
             lambda name: RegisteredDataset(self, name),
-            lambda: [each.name for each in self.connect().catalog.list_datasets()],
+            lambda: dataset_names(self.connect()),
         )
 
     def get_default_datastore(self) -> Datastore:

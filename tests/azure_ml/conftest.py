@@ -1,9 +1,8 @@
-"""A workspace connected to the Azure ML that is running, with a catalog of its own; and how tests ask that without it."""
+"""How the tests of the emulator ask it: with the SDK, and without."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -12,31 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_aml_data import Workspace
-from airflow_aml_data.core.storage import retry
 from tests.azure_ml import GROUP, SUBSCRIPTION, WORKSPACE, WORKSPACE_ID, AzureMl
-from tests.azure_ml.connected import connect
 from tests.azurite.login import CLIENT, SECRET, TENANT
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_catalog: Path) -> Path:
-    """The folder of a fresh workspace, whose catalog exists already; retries do not wait long in it."""
-    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow_home"))
-    monkeypatch.setattr(retry, "_FIRST_WAIT_SECONDS", 0.001)
-    home = tmp_path / "airflow_home" / "azureml_workspace"
-    home.mkdir(parents=True)
-    shutil.copy(empty_catalog, home / "catalog.db")
-    return home
-
-
-@pytest.fixture
-def connected(azure_ml: AzureMl, home: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    """The workspace, signed in to with a service principal; it declares no datastore."""
-    return connect(monkeypatch)
 
 
 @pytest.fixture

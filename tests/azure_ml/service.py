@@ -112,7 +112,9 @@ def _answer(state: State, request: Request, token: str) -> Answer:
     if request.host == API_HOST and (request.method, request.path) == ("GET", "/discovery"):
         return Answer(dict.fromkeys(("api", "history", "data", "mlflow"), f"https://{API_HOST}"))
     scopes = {_ML_SCOPE} | (
-        {CLOUDS[request.host][1]} if request.host in CLOUDS else {each[1] for each in CLOUDS.values()}
+        {CLOUDS[request.host][1], f"https://{request.host}/.default"}
+        if request.host in CLOUDS
+        else {each[1] for each in CLOUDS.values()}
     )
     if state.login.scopes.get(token, "").replace("//.default", "/.default") not in scopes:
         raise Refusal(401, "InvalidAuthenticationToken", "The access token is missing, or for something else.")

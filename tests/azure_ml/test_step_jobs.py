@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_aml_data import Dataset, OutputFileDatasetConfig, Workspace
+from airflow_aml_data import OutputFileDatasetConfig, Workspace
 from tests.azure_ml import AzureMl
 from tests.azure_ml.steps import JobSteps
 from tests.core.steps import READ, WRITE

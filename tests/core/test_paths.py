@@ -115,13 +115,19 @@ class TestV2Forms:
         assert made.workspace == Workspace()
         assert {each.rpartition("/")[2] for each in made.to_path()} == {"1.jpg", "2.jpg"}
 
+    def test_the_root_of_a_datastore(self, animals):
+        assert (
+            "/animals/dog/1.jpg" in Dataset.File.from_files("azureml://datastores/workspaceblobstore/paths/").to_path()
+        )
+
     def test_the_long_form_in_a_workspace_without_a_name(self, animals):
         assert Dataset.File.from_files(LONG).to_path() == ["/1.jpg", "/2.jpg"]
 
     @pytest.mark.parametrize(
         ("identity", "works"),
         [
-            ({"subscription_id": "SUB", "resource_group": "Group", "workspace_name": "ws"}, True),
+            ({"subscription_id": "SUB", "workspace_name": "ws"}, True),
+            ({"resource_group": "Group", "workspace_name": "ws"}, True),
             ({"workspace_name": "ws"}, True),
             ({"workspace_name": "another"}, False),
             ({"subscription_id": "another", "workspace_name": "ws"}, False),
@@ -177,7 +183,6 @@ class TestV2Forms:
             "azureml:name:x",
             "azureml:name@newest",
             "azureml://datastores/a",
-            "azureml://datastores/a/paths/",
             "azureml://jobs/x/outputs/y",
             "azureml://subscriptions/s/datastores/d/paths/p",
         ],

@@ -44,7 +44,9 @@ def place(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def stores(place: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def stores(
+    place: str, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, str]]:
     """One workspace for all examples: embedded, with data in two storage accounts and a folder, or that of Azure ML.
 
     :returns: Values for the form of ``aml_11_storage``.

@@ -137,6 +137,15 @@ def test_the_datastores_in_azure_shown_can_be_opened(monkeypatch: pytest.MonkeyP
     ]
 
 
+def test_the_connection_to_azure_ml_shown_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = connection_shown(2, monkeypatch)
+    assert config.is_connected
+    assert ConnectedWorkspace(config).azureml.arm_id.endswith(
+        "/resourceGroups/GROUP/providers/Microsoft.MachineLearningServices/workspaces/TEAM"
+    )
+    assert "CLIENT_SECRET" not in repr(config)
+
+
 def test_the_commands_shown_exist() -> None:
     makefile = (Path(__file__).parents[2] / "Makefile").read_text()
 

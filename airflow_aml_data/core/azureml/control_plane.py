@@ -34,7 +34,6 @@ Method = Literal["GET", "PUT", "POST", "PATCH"]
 _TIMEOUT = httpx.Timeout(60.0, connect=10.0)
 _NO_BODY = (202, 204)
 _NOTHING_THERE = (404, 416)
-_SDK_CLOUD = "AZUREML_CURRENT_CLOUD"
 
 
 class _Request(NamedTuple):
@@ -66,7 +65,7 @@ class ControlPlane:
         self.connection = connection
         self.subscription_id, self.resource_group, self.workspace_name = subscription_id, resource_group, workspace_name
         self._cloud = cloud_of(connection)
-        self._arm_scope = f"https://{self._cloud.management}/.default"
+        self._arm_scope = f"{self._cloud.audience}/.default"
         who = f"Azure ML workspace {workspace_name!r}, connection {connection.conn_id!r}"
         self._access = Access(workspace_identity(connection), who, refused=AzureMlRefused, failed=AzureMlError)
         self._refusals = Refusals(self, who)
@@ -196,7 +195,7 @@ class ControlPlane:
     def ml_client(self) -> MLClient:
         """Azure ML's own client for the workspace, signed in with the connection's identity.
 
-        Its ``cloud=`` goes into an environment variable that clients without one read: it is given only where it must be.
+        It keeps the name of its cloud in an environment variable: one process has clients of one cloud.
 
         :raises MissingExtra: when azure-ai-ml is not installed.
         """
@@ -204,8 +203,6 @@ class ControlPlane:
             from azure.ai.ml import MLClient
         except ModuleNotFoundError:
             raise MissingExtra("Azure ML's own client", "azureml") from None
-        name = self._cloud.sdk_name
-        is_implied = os.environ.get(_SDK_CLOUD, "AzureCloud") == name
         return MLClient(
             self._access,
             self.subscription_id,
@@ -213,7 +210,7 @@ class ControlPlane:
             self.workspace_name,
             enable_telemetry=False,
             show_progress=False,
-            **({} if is_implied else {"cloud": name}),
+            cloud=self._cloud.sdk_name,  # else that of the client before it
         )
 
     def check(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from airflow_aml_data.core.catalog import datasets, datastores, history, inventory, leases, lifecycle, plans
@@ -101,8 +102,12 @@ class Catalog:
         run: StepRun,
         outputs: Sequence[CommittedOutput],
         registrations: Sequence[NewDatasetVersion] = (),
+        *,
+        least_versions: Mapping[str, int] = MappingProxyType({}),
     ) -> list[DatasetVersion]:
         """Publish what a run has written and register datasets of it; return their versions, in order.
+
+        :param least_versions: Name of a dataset to the least number of its next version; see :meth:`register_dataset`.
 
         Every registration makes a new version. All outputs are committed and all versions made, or none.
         An output whose lease ran out can be committed as long as nobody has claimed its place.
@@ -116,7 +121,16 @@ class Catalog:
         with self._database.writing() as connection:
             lifecycle.commit(connection, run, outputs, now=now)
             made = [
-                (position, datasets.register(connection, new, create_new_version=True, now=now))
+                (
+                    position,
+                    datasets.register(
+                        connection,
+                        new,
+                        create_new_version=True,
+                        now=now,
+                        least_version=least_versions.get(new.name, 1),
+                    ),
+                )
                 for position, new in by_name
             ]
         return [version for _, version in sorted(made, key=lambda pair: pair[0])]
@@ -210,18 +224,23 @@ class Catalog:
         with self._database.writing() as connection:
             leases.release(connection, holder=run.id)
 
-    def register_dataset(self, new: NewDatasetVersion, *, create_new_version: bool) -> DatasetVersion:
-        """Register a dataset under the next version of its name: 1, 2, 3 and so on, without gaps.
+    def register_dataset(
+        self, new: NewDatasetVersion, *, create_new_version: bool, least_version: int = 1
+    ) -> DatasetVersion:
+        """Register a dataset under the next version of its name: 1, 2, 3 and so on, with gaps only for ``least_version``.
 
         When the latest version has the same definition and the same content digest, that version is returned and
         none is added; a description and tags given replace its own.
 
+        :param least_version: Lower numbers are taken elsewhere: Azure ML has given them.
         :raises DatasetExists: for a known name without ``create_new_version``.
         :raises DataChanged: when ``new.output_id`` is not a committed output.
         """
         now = self._now()
         with self._database.writing() as connection:
-            return datasets.register(connection, new, create_new_version=create_new_version, now=now)
+            return datasets.register(
+                connection, new, create_new_version=create_new_version, now=now, least_version=least_version
+            )
 
     def get_dataset(self, name: str, version: int | str | None = "latest") -> DatasetVersion:
         """Return a version of a dataset.

@@ -22,12 +22,18 @@ _VERSION_LIMIT = 2**31 - 1  # of the column
 
 
 def register(
-    connection: Connection, new: NewDatasetVersion, *, create_new_version: bool, now: datetime
+    connection: Connection,
+    new: NewDatasetVersion,
+    *,
+    create_new_version: bool,
+    now: datetime,
+    least_version: int = 1,
 ) -> DatasetVersion:
     """Add the next version of a name, or update the latest one when it stands for the same data already.
 
     Whoever registers or changes the same name waits for this transaction's end.
 
+    :param least_version: Of a version that is added: lower numbers are taken elsewhere.
     :raises DatasetExists: for a known name without ``create_new_version``.
     :raises DataChanged: when the output the dataset reads is not committed.
     """
@@ -40,10 +46,10 @@ def register(
     if latest is not None and _same_data(latest, new):
         return _describe(connection, latest, new.description or latest.description, new.tags or latest.tags, now=now)
     if latest is None:
-        version = 1
+        version = least_version
         connection.execute(insert(datasets).values(name=new.name, latest=version, created_at=now))
     else:
-        version = latest.version + 1
+        version = max(latest.version + 1, least_version)
         connection.execute(update(datasets).where(datasets.c.name == new.name).values(latest=version))
     row = {
         "name": new.name,

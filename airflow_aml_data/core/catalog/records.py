@@ -165,7 +165,7 @@ class NewDatasetVersion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetVersion(NewDatasetVersion):
-    """A registered version of a dataset; versions of a name are 1, 2, 3 and so on, without gaps.
+    """A registered version of a dataset; versions of a name are 1, 2, 3 and so on, with gaps where Azure ML has given numbers.
 
     :param dataset_id: The id of its definition under this name and version; no other version has it.
     """

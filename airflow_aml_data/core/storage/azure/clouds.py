@@ -22,12 +22,14 @@ class AzureCloud:
 
     :param sdk_name: How Azure ML's own client calls it.
     :param management: Host of the control plane.
+    :param audience: Of tokens for it.
     :param authority: Host that issues tokens.
     :param studio: Host of Azure ML's pages, and the audience of tokens for its regional services.
     """
 
     sdk_name: str
     management: str
+    audience: str
     authority: str
     studio: str
 
@@ -36,18 +38,21 @@ CLOUDS: Mapping[str, AzureCloud] = {
     "public": AzureCloud(
         sdk_name="AzureCloud",
         management="management.azure.com",
+        audience="https://management.azure.com",
         authority="login.microsoftonline.com",
         studio="ml.azure.com",
     ),
     "us_government": AzureCloud(
         sdk_name="AzureUSGovernment",
         management="management.usgovcloudapi.net",
+        audience="https://management.core.usgovcloudapi.net",
         authority="login.microsoftonline.us",
         studio="ml.azure.us",
     ),
     "china": AzureCloud(
         sdk_name="AzureChinaCloud",
         management="management.chinacloudapi.cn",
+        audience="https://management.chinacloudapi.cn",
         authority="login.chinacloudapi.cn",
         studio="ml.azure.cn",
     ),

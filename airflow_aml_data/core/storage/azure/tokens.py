@@ -114,7 +114,7 @@ class Access:
         chain = getattr(self._credential, "credentials", None) if tried else None
         if chain is not None and len(tried) == len(chain):
             return self._refused(
-                f"{self._who}: nobody to sign in as. The connection has neither key nor SAS token nor 'tenant_id', and "
+                f"{self._who}: nobody to sign in as. The connection has no 'tenant_id', and for storage neither key nor SAS token, and "
                 "DefaultAzureCredential found no identity on this machine: no AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, no "
                 "workload or managed identity, nobody's login. What it tried is in the log above."
             )

@@ -15,7 +15,7 @@ from airflow_aml_data.core.storage.azure.account import azure_account
 from airflow_aml_data.core.storage.azure.sas import RenewedSas
 from airflow_aml_data.errors import AzureMlRefused, DatastoreNotFound, InvalidDeclaration, UnsupportedDatastore
 from tests.azure_ml import AzureMl
-from tests.azure_ml.connected import connect
+from tests.azure_ml.workspace.connected import connect
 from tests.azurite.login import SECRET
 
 pytestmark = pytest.mark.slow
@@ -116,7 +116,7 @@ def as_script(told: dict[str, Any]) -> Any:
     from airflow_aml_data.core.connect import _from_worker
 
     more = {key: told.pop(key) for key in ("connections", "registered", "chosen_default", "is_connected")}
-    made = WorkspaceConfig.from_mapping("azureml_default", told, embedded_home())
+    made = WorkspaceConfig.from_mapping("azureml_default", told, embedded_home(), is_connected=more["is_connected"])
     return replace(made, **_from_worker("azureml_default", more))
 
 
