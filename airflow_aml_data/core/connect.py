@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from airflow_aml_data.core import connections
 from airflow_aml_data.core.configuration import (
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from airflow_aml_data.core.catalog import Catalog
 
 log = logging.getLogger(__name__)
+
+SAFE_IN_URI = "/!$&'()*+,;=:@~"
+"""What may stand in an address as it is, beside letters, digits and ``_.-``."""
 
 _TOLD_TO_SCRIPTS = ("connections", "registered", "chosen_default", "is_connected")
 
@@ -187,6 +191,13 @@ class ConnectedWorkspace:
             f"Jobs of Azure ML workspace {workspace!r} cannot reach datastore {known!r}: it {why}. They reach: "
             f"{', '.join(theirs) or 'none'}. Use one of these, or register the place in that workspace."
         )
+
+    def azureml_uri(self, datastore: str, path: str) -> str:
+        """The address under which jobs of Azure ML reach a path on a datastore.
+
+        :raises InvalidDeclaration: when Azure ML does not know the place.
+        """
+        return f"azureml://datastores/{self.azureml_datastore(datastore)}/paths/{quote(path, safe=SAFE_IN_URI)}"
 
     def datastore_at(self, location: str) -> str | None:
         """The first datastore that has a place.

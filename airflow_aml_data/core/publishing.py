@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from airflow_aml_data.core.azureml.data_assets import AssetType, DataAsset, can_be_named
 from airflow_aml_data.core.connect import ConnectedWorkspace
@@ -120,11 +119,9 @@ def _as_one(workspace: ConnectedWorkspace, definition: Definition) -> tuple[Asse
         return "uri_file", source.url
     is_file = _is_file(workspace, source)
     try:
-        datastore = workspace.azureml_datastore(source.datastore)
+        uri = workspace.azureml_uri(source.datastore, source.path)
     except InvalidDeclaration as error:
         raise _NotOne(str(error).rstrip(".")) from None
-    path = quote(source.path, safe="/!$&'()*+,;=:@~")
-    uri = f"azureml://datastores/{datastore}/paths/{path}"
     return ("uri_file", uri) if is_file else ("uri_folder", f"{uri.rstrip('/')}/")
 
 

@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from posixpath import commonpath
 from typing import Any, Literal
+from urllib.parse import quote
 
 from airflow_aml_data.core import parent
 from airflow_aml_data.core.azureml.jobs import JobInput, JobOutput
-from airflow_aml_data.core.connect import ConnectedWorkspace
+from airflow_aml_data.core.connect import SAFE_IN_URI, ConnectedWorkspace
 from airflow_aml_data.core.definition import Definition, OutputSource, StorePath, WebPath
 from airflow_aml_data.core.files import find_files
 from airflow_aml_data.core.identity import RESERVED_FOLDER, StepRun
@@ -61,8 +62,15 @@ def staged_at(run: StepRun, planned: PlannedOutput) -> str | None:
     """Where a job puts an output that is committed through the worker; None: at its destination.
 
     A folder that other runs write to as well must change all at once, or not at all.
+
+    :raises InvalidDeclaration: in mount mode, for a destination that nobody can say how the service writes to.
     """
-    if planned.mode == "mount" or planned.config.is_exclusive:
+    if planned.mode == "mount" and not _is_plain(planned.path):
+        raise InvalidDeclaration(
+            f"Output {planned.name!r}: a job cannot store files at {planned.path!r} as they are closed. Use as_upload(), or letters, "
+            "digits and _.-=/ in the path."
+        )
+    if planned.mode == "mount" or (planned.config.is_exclusive and _is_plain(planned.path)):
         return None
     return staging_of(run, planned.name)
 
@@ -78,10 +86,10 @@ def ship_step(workspace: ConnectedWorkspace, plan: StepPlan) -> ShippedStep:
     :raises AzureMlNotFound, InvalidDeclaration: for data on a datastore that jobs do not reach.
     """
     files = with_run_files(workspace, plan, Path(RUN_FILES)).outputs[-1]
-    folder = _uri(workspace, workspace.datastore_name(None), job_folder(plan.run))
+    folder = workspace.azureml_uri(workspace.datastore_name(None), job_folder(plan.run))
     outputs = {
         each.name: JobOutput(
-            uri=_uri(workspace, each.datastore, staged_at(plan.run, each) or each.path), mode=each.mode
+            uri=workspace.azureml_uri(each.datastore, staged_at(plan.run, each) or each.path), mode=each.mode
         )
         for each in (*plan.outputs, files)
     }
@@ -193,14 +201,16 @@ class _Reads:
         match definition.sources[0]:
             case WebPath(url):
                 return JobInput(uri=url, is_file=True, mode=how)
+            case StorePath(path=path) | OutputSource(path=path) if not _is_plain(path):
+                return None
             case StorePath(datastore, path) if files.single_file:
-                return JobInput(uri=_uri(self.workspace, datastore, path), is_file=True, mode=how)
+                return JobInput(uri=self.workspace.azureml_uri(datastore, path), is_file=True, mode=how)
             case StorePath(datastore, path) if path and all(
                 _is_below(path, each.file.path) for each in files.placements
             ):
-                return JobInput(uri=_uri(self.workspace, datastore, path), is_file=False, mode=how)
+                return JobInput(uri=self.workspace.azureml_uri(datastore, path), is_file=False, mode=how)
             case OutputSource(datastore=datastore, path=path, folder="") if files.whole_folder or files.single_file:
-                return JobInput(uri=_uri(self.workspace, datastore, path), is_file=files.single_file, mode=how)
+                return JobInput(uri=self.workspace.azureml_uri(datastore, path), is_file=files.single_file, mode=how)
         return None
 
     def _choose(self, files: DatasetFiles) -> list[list[str]]:
@@ -233,9 +243,13 @@ class _Reads:
 
     def _show_files(self, datastore: str, paths: Sequence[str]) -> tuple[str, str]:
         """The job's input that shows files of a datastore, and the folder, or the one file, that it is."""
-        is_file = len(paths) == 1
+        is_file = len(paths) == 1 and _is_plain(paths[0])
         folder = paths[0] if is_file else commonpath([each.rpartition("/")[0] for each in paths])
-        return self._show(JobInput(uri=_uri(self.workspace, datastore, folder), is_file=is_file, mode="mount")), folder
+        while not _is_plain(folder):
+            folder = folder.rpartition("/")[0]
+        return self._show(
+            JobInput(uri=self.workspace.azureml_uri(datastore, folder), is_file=is_file, mode="mount")
+        ), folder
 
     def _show(self, wanted: JobInput) -> str:
         for name, each in self.inputs.items():
@@ -246,12 +260,13 @@ class _Reads:
         return name
 
 
+def _is_plain(path: str) -> bool:
+    """Whether a path is the same in an address: of others, nobody says how the service reads them there."""
+    return quote(path, safe=SAFE_IN_URI) == path
+
+
 def _is_below(folder: str, path: str) -> bool:
     return path.startswith(f"{folder}/")
-
-
-def _uri(workspace: ConnectedWorkspace, datastore: str, path: str) -> str:
-    return f"azureml://datastores/{workspace.azureml_datastore(datastore)}/paths/{path}"
 
 
 def _told_output(planned: PlannedOutput) -> ToldOutput:

@@ -16,7 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from tests.azure_ml.interpreter import make_interpreter
+from tests.azure_ml.interpreter import make_interpreter, packages_of
 from tests.azure_ml.job import Job, JobCanceled, JobFailed
 from tests.azure_ml.locations import Location, asset_uri, bring_file, bring_folder, locate, send
 from tests.azure_ml.names import GROUP, SUBSCRIPTION, WORKSPACE, parts_of, resource_id
@@ -143,7 +143,7 @@ class _Run:
 
     def _environment(self) -> dict[str, str]:
         with _interpreter_lock:
-            programs = make_interpreter(self.state.folder / "python")
+            programs = make_interpreter(self.state.folder / "python", self._packages())
         data = {
             f"AZURE_ML_{name.partition('s.')[0].upper()}_{name.partition('.')[2]}": value
             for name, value in self.values.items()
@@ -162,6 +162,11 @@ class _Run:
             **data,
             **self.properties["environmentVariables"],
         }
+
+    def _packages(self) -> list[str]:
+        parts = parts_of(self.properties["environmentId"])
+        known = self.state.environments.get(parts[1], {}) if parts[:1] == ["environments"] else {}
+        return packages_of(known[parts[3]]) if known else []
 
     def _is_data(self, name: str) -> bool:
         kind, _, key = name.partition(".")
