@@ -37,7 +37,16 @@ from airflow_aml_data.core.run_files import RUN_FILES
 from airflow_aml_data.core.scratch import scratch_folder
 from airflow_aml_data.core.ship import job_folder, pack, ship_step, staged_at, staging_of
 from airflow_aml_data.core.storage.base import StoredFile
-from airflow_aml_data.errors import AmlDataError, InvalidDeclaration, JobFailed, OutputUnusable, StaleTry, WiringError
+from airflow_aml_data.errors import (
+    AmlDataError,
+    AzureMlError,
+    InvalidDeclaration,
+    JobFailed,
+    OutputUnusable,
+    StaleTry,
+    StorageError,
+    WiringError,
+)
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +133,8 @@ def submit_step(
                 environment_variables=shipped.environment_variables,
             )
             state = jobs.submit(service, job, settings, scratch / "code")
+    except (StorageError, AzureMlError):  # the job may be there all the same: the next try looks
+        raise
     except BaseException as error:
         give_up_step(workspace, submitted, f"{type(error).__name__}: {error}")
         raise
@@ -188,6 +199,7 @@ def finish_step(
     :raises JobFailed: when it failed or was cancelled. Nothing is published then; files closed in mount mode stay where they are, as an
         abandoned output that nobody can read by reference.
     :raises RunCanceled, StepFailed, OutputUnusable: as those of a step on the worker.
+    :raises StorageError, AzureMlError: when a store or the service failed. Nothing is lost then: who comes next finishes the step.
     """
     try:
         why = "" if state.has_succeeded else _why(workspace, state, is_log_told)
@@ -195,11 +207,15 @@ def finish_step(
         if report and report.unusable:
             raise OutputUnusable(report.unusable)
         check_end(declared.title or declared.run.task_id, report.exit_code if report else 0, reported)
-        if not state.has_succeeded or report is None:
+        if not state.has_succeeded:
             raise JobFailed(state.name, state.status, why)
+        if report is None:
+            raise JobFailed(state.name, state.status, "it has not reported how its script ended")
         plan = _plan_again(workspace, declared, submitted)
-        with scratch_folder(plan.run.id, scratch_root) as scratch:
+        with scratch_folder(plan.run.id, scratch_root) as scratch, claims.renewed(workspace.catalog, plan.run):
             outputs = _publish(workspace, plan, submitted, report, scratch)
+    except (StorageError, AzureMlError):
+        raise
     except BaseException as error:
         give_up_step(workspace, submitted, f"{type(error).__name__}: {error}")
         raise

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,7 @@ class RunConfiguration:
     :param instance_count: On how many machines the command runs.
     :param instance_type: Machines of serverless compute, such as ``Standard_DS3_v2``.
     :param identity: ``managed``, ``user``, ``aml_token``, or the client id of a managed identity; None: the compute's.
-    :param timeout_seconds: When Azure ML ends the job, however it is waited for.
+    :param timeout_seconds: When Azure ML ends the job, whoever waits for it; None: at the task's ``execution_timeout``, if it has one.
     :param shm_size: Shared memory, such as ``8g``.
 
     Source: v1, ``azureml.core.runconfig.RunConfiguration``.
@@ -81,12 +83,22 @@ class RunConfiguration:
                 _positive(name, value)
 
 
-def settings_for(config: RunConfiguration, compute_target: str, folder: Path, tags: Mapping[str, str]) -> JobSettings:
+def settings_for(
+    config: RunConfiguration,
+    compute_target: str,
+    folder: Path,
+    *,
+    execution_timeout: timedelta | None,
+    tags: Mapping[str, str],
+) -> JobSettings:
     """Where and with what the job of a step runs.
 
     :param folder: The DAG file's.
+    :param execution_timeout: The task's: after that time nobody waits for the job, so it ends by itself too.
     """
     timeout = config.timeout_seconds
+    if timeout is None and execution_timeout:
+        timeout = math.ceil(execution_timeout.total_seconds())
     return JobSettings(
         compute=compute_target,
         environment=config.environment or "",

@@ -144,8 +144,14 @@ class TaskJob:
             "map_index": str(-1 if ti.map_index is None else ti.map_index),
             "try_number": str(ti.try_number),
         }
-        folder = dag_folder(self._operator)
-        settings = settings_for(self._operator.runconfig, self._operator.compute_target, folder, tags)
+        operator = self._operator
+        settings = settings_for(
+            operator.runconfig,
+            operator.compute_target,
+            dag_folder(operator),
+            execution_timeout=operator.execution_timeout,
+            tags=tags,
+        )
         state = submit_step(self._workspace, self._declared, settings, self._remember)
         if self._cancelled.is_set():
             self._end()

@@ -94,7 +94,7 @@ def main(script_side: str, arguments: Sequence[str]) -> int:
         run_file,
         inputs=inputs,
         outputs={name: str(path) for name, path in outputs.items()},
-        arguments=words[2:],
+        arguments=[] if words[0] == "bash" else words[2:],
         folder=str(job.work),
         shipped=folder_state(job.work),
         files_folder=str(files_folder),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import time
@@ -13,6 +14,9 @@ from airflow_aml_data.errors import AmlDataError, StorageError, StorageRefused
 
 if TYPE_CHECKING:
     from azure.core.credentials import AccessToken, TokenCredential
+
+for _sdk in ("azure.identity", "azure.core.pipeline.policies.http_logging_policy"):
+    logging.getLogger(_sdk).setLevel(logging.WARNING)  # twenty lines in the task's log for each token otherwise
 
 _SCOPE = "https://storage.azure.com/.default"
 _RENEW_SECONDS = 300.0  # before its end; azure-identity gives a new one from then on
