@@ -32,6 +32,7 @@
     - RunCanceled             the script cancelled its run
   x StepFailed                the user's script ended badly: exit code or signal, or it said so
   x JobFailed                 an Azure ML job failed or was cancelled, and not by its script
+  x OutputLost                an Azure ML job has not stored what its script has written
   x StaleTry                  a newer try, or another step, has taken over this try's outputs
   x StorageError              the store failed or was out of reach; a retry may help
   x AzureMlError              Azure ML failed or was out of reach; a retry may help
@@ -309,6 +310,10 @@ class JobFailed(AmlDataError):
     def __str__(self) -> str:
         why = f": {self.message}" if self.message else "; the job's page in the studio says more"
         return f"Azure ML job {self.job!r} ended as {self.status}{why}. None of its outputs was published."
+
+
+class OutputLost(AmlDataError):
+    """What an Azure ML job has stored is not what its script has written; a retry runs the step again."""
 
 
 class StaleTry(AmlDataError):

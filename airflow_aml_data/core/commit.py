@@ -22,7 +22,7 @@ from airflow_aml_data.core.storage.base import Placement, StoredFile
 from airflow_aml_data.core.storage.files import files_below
 from airflow_aml_data.core.transfer import Meter
 from airflow_aml_data.core.written import not_readable, nothing_written, written_files
-from airflow_aml_data.errors import AmlDataError, StorageError
+from airflow_aml_data.errors import AmlDataError, OutputLost, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -203,15 +203,21 @@ def _manifest_in_place(
 ) -> Manifest:
     """The manifest of what the service has stored.
 
-    :raises StorageError: when that is not what the script has left.
+    :raises OutputLost: when that is not what the script has left.
     """
     storage = workspace.storage(planned.datastore)
     listed = {each.path: each for each in storage.list_files(planned.path)}
     files = []
     for path, size_bytes, checksum in left.files:
-        stored = _stored(planned, LocalFile(path, size_bytes, 0, checksum), listed)
+        stored = listed.get(_stored_at(planned, path))
+        if stored is None or stored.size_bytes != size_bytes:
+            found = "no such file" if stored is None else f"{stored.size_bytes} bytes of it"
+            raise OutputLost(
+                f"Output {planned.name!r}: the job's script has written {path!r}, {size_bytes} bytes, and datastore {planned.datastore!r} "
+                f"has {found} in {planned.path!r}. Something else may write there, or the job has lost it."
+            )
         if checksum and stored.checksum.startswith("md5:") and stored.checksum != checksum:
-            raise StorageError(
+            raise OutputLost(
                 f"Output {planned.name!r}: {stored.path!r} on datastore {planned.datastore!r} has another content than the job's script "
                 "has written. Something else may write there, or the file was damaged on its way."
             )
@@ -244,7 +250,7 @@ def _fetched(
         [Placement(each, each.path.removeprefix(f"{stored_at}/")) for each in stored], staged, lambda *_: None
     )
     if len(stored) != len(left.files):
-        raise StorageError(
+        raise OutputLost(
             f"Output {planned.name!r}: the job has left {len(left.files)} files, and {len(stored)} are at {stored_at!r} on datastore "
             f"{planned.datastore!r}."
         )

@@ -19,6 +19,7 @@ from airflow_aml_data.errors import (
     InvalidDeclaration,
     JobFailed,
     OutputConflict,
+    OutputLost,
     OutputUnusable,
     RunCanceled,
     StepFailed,
@@ -378,7 +379,7 @@ def test_a_job_that_loses_a_file_on_its_way_is_found_out(steps: JobSteps, azure_
     _, path = step.outputs["out"]
     steps.connected.storage(None).delete_files([f"{path}/b.txt"])
 
-    with pytest.raises(Exception, match=r"b\.txt.*has no such file"):
+    with pytest.raises(OutputLost, match=r"b\.txt.*has no such file"):
         finish_step(steps.connected, declared, step, state)
 
     assert steps.states() == ["abandoned"]
