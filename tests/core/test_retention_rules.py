@@ -103,10 +103,8 @@ def test_what_lies_around_or_inside_something_registered_is_registered(place, wh
 )
 def test_a_registered_wildcard_keeps_its_folder(path, keeps):
     class Workspace:
-        datastores = ("lake",)
-
-        def storage(self, name):
-            return type("Storage", (), {"location": "/lake"})
+        def locations(self):
+            return {"lake": "/lake"}
 
     known = RegisteredData.of(Workspace(), [RegisteredPlace("'x' version 1", datastore="lake", path=path)])
     assert known.by_what(output(datastore="lake", path=keeps)) == "'x' version 1"

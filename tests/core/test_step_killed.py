@@ -64,7 +64,7 @@ class TestKilled:
         elif point == "manifest":
             step_module.commit_step.__globals__["_record"] = lambda *_: kill_myself()
         elif point == "committing":
-            Catalog.commit_outputs = lambda *_: kill_myself()
+            Catalog.commit_outputs = lambda *_, **__: kill_myself()
         elif point == "committed":
             LocalStorage.drop_staging = lambda *_: kill_myself()
 

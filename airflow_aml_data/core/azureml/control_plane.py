@@ -182,9 +182,9 @@ class ControlPlane:
         """What is at a path, for triggers: one attempt, which keeps no event loop waiting."""
         request = self._arm("GET", path, api_version, {})
         sign_in = self._access.sign_in
-        headers = await asyncio.to_thread(self._headers, request)
+        headers, certificates = await asyncio.to_thread(lambda: (self._headers(request), self._trusted))
         try:
-            async with httpx.AsyncClient(verify=self._trusted, timeout=_TIMEOUT) as client:
+            async with httpx.AsyncClient(verify=certificates, timeout=_TIMEOUT) as client:
                 answer = await client.get(request.url, headers=headers, params=request.query)
         except httpx.HTTPError as error:
             raise self._refusals.out_of_reach(error, request.url) from None

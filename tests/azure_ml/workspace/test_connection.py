@@ -135,7 +135,7 @@ def test_a_name_of_the_connection_that_is_wrong_is_said(
 
 
 def test_a_missing_role_is_said(azure_ml: AzureMl, connected: Workspace) -> None:
-    azure_ml.may.discard("computes/read")
+    azure_ml.may.remove("computes/read")
     with pytest.raises(
         AzureMlRefused, match=r"'azureml_default': no permission to read '/computes/x'.*'AzureML Data Scien"
     ):
@@ -222,6 +222,22 @@ def test_the_region_is_found_by_discovery_once(azure_ml: AzureMl, connected: Wor
     plane = control_plane(connected)
     assert (plane.regional_url, plane.regional_url) == ("https://eastus.api.azureml.ms",) * 2
     assert [each.path for each in azure_ml.requests].count("/discovery") == 1
+
+
+def test_run_history_is_asked_at_the_region(azure_ml: AzureMl, connected: Workspace) -> None:
+    with pytest.raises(AzureMlNotFound, match="Run 'nothing' does not exist in Azure ML workspace 'team'"):
+        control_plane(connected).history("GET", "/runs/nothing/details")
+    assert azure_ml.requests[-2].host == "eastus.api.azureml.ms"
+
+
+def test_a_login_that_is_out_of_order_is_tried_again(
+    azure_ml: AzureMl, connected: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_aml_data.core.storage.retry._ATTEMPTS", 2)
+    monkeypatch.setattr(azure_ml.login, "broken", True)
+    with pytest.raises(AzureMlError, match="'azureml_default': signing in failed") as caught:
+        location(connected)
+    assert caught.value.__notes__[0].startswith("Tried 2 times")
 
 
 def test_a_host_that_does_not_answer_is_named(

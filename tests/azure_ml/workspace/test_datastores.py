@@ -183,6 +183,26 @@ def test_a_place_that_azure_ml_does_not_know_is_out_of_reach_for_its_jobs(
         workspace.azureml_datastore("mine")
 
 
+def test_a_datastore_of_azure_ml_may_be_made_the_default_one(azure_ml: AzureMl, connected: Workspace) -> None:
+    connected.set_default_datastore("WorkspaceArtifactStore")
+    assert connected.get_default_datastore().name == "workspaceartifactstore"
+
+
+def test_where_datastores_are_is_known_without_their_secrets(azure_ml: AzureMl, connected: Workspace) -> None:
+    assert connected.connect().locations()["workspaceartifactstore"] == "https://first.blob.core.windows.net/azureml"
+    assert secrets_asked(azure_ml) == 0
+
+
+def test_a_declared_datastore_may_use_the_identity_of_the_workspace(
+    azure_ml: AzureMl, home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    azure_ml.storage.make_container("second", "declared")
+    blobs = {"kind": "azure_blob", "container_name": "declared", "account_name": "second", "conn_id": "azureml_default"}
+    workspace = connect(monkeypatch, datastores={"mine": blobs})
+    assert round_trip(Datastore.get(workspace, "mine"), tmp_path) == "content"
+    assert azure_ml.requests == []
+
+
 def test_an_address_leads_to_a_datastore_of_azure_ml(azure_ml: AzureMl, connected: Workspace) -> None:
     azure_ml.add_blob_datastore("theirs", "second", "theirs")
     assert connected.connect().datastore_at("https://second.blob.core.windows.net/theirs") == "theirs"
@@ -233,7 +253,7 @@ def test_a_file_share_is_declared_as_azure_ml_says(azure_ml: AzureMl, connected:
 
 
 def test_a_secret_that_may_not_be_read_is_an_error_that_names_the_role(azure_ml: AzureMl, connected: Workspace) -> None:
-    azure_ml.may.discard("datastores/listSecrets")
+    azure_ml.may.remove("listSecrets")
     with pytest.raises(
         AzureMlRefused, match=r"secret of datastore 'workspaceblobstore'.*'azureml_default'.*AzureML Data Scientist"
     ) as caught:
@@ -244,7 +264,7 @@ def test_a_secret_that_may_not_be_read_is_an_error_that_names_the_role(azure_ml:
 def test_lists_of_datastores_that_may_not_be_read_are_an_error_that_names_the_role(
     azure_ml: AzureMl, connected: Workspace
 ) -> None:
-    azure_ml.may.discard("datastores/read")
+    azure_ml.may.remove("datastores/read")
     with pytest.raises(
         AzureMlRefused, match=r"no permission to read '/datastores'. Needed: role 'AzureML Data Scientist'"
     ):
