@@ -16,6 +16,8 @@ from airflow_aml_data import Dataset, Datastore, Workspace
 from airflow_aml_data.core.configuration import WorkspaceConfig
 from airflow_aml_data.core.connect import ConnectedWorkspace
 from tests.azure_management import AzureManagement, airflow_workspace
+from tests.azure_ml import AzureMl
+from tests.azure_ml.workspace.connected import connect
 from tests.core.steps import Steps
 from tests.skin.conftest import FinishedRun
 
@@ -91,6 +93,29 @@ def test_the_pipeline_on_the_first_screen_runs(
     assert finished.state == "success"
     assert finished.xcom("score")["accuracy"] > 0.8
     assert finished.xcom("train", "model").dataset == "iris_model"
+
+
+@pytest.mark.slow
+def test_the_step_on_a_cluster_runs_there(
+    run_dag: Callable[..., FinishedRun],
+    dags_folder: Path,
+    azure_ml: AzureMl,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path / "airflow_home"))
+    workspace = connect(monkeypatch)
+    load_iris(as_frame=True).frame.rename(columns={"target": "species"}).to_csv(tmp_path / "iris.csv", index=False)
+    workspace.get_default_datastore().upload_files([tmp_path / "iris.csv"], overwrite=True)
+    (dags_folder / "train.py").write_text(blocks("python script")["train.py"])
+
+    finished = run_dag(blocks("python dag")["train_on_cluster.py"], {"compute_target": "cpu-cluster"})
+
+    assert finished.state == "success"
+    (job,) = azure_ml.jobs.values()
+    assert job.status == "Completed"
+    assert finished.xcom("train", "model").dataset == "iris_model"
+    assert workspace.datasets["iris_model"].to_path() == ["/centres.csv"]
 
 
 @pytest.mark.slow
