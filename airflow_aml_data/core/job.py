@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -40,7 +39,6 @@ from airflow_aml_data.core.storage.base import StoredFile
 from airflow_aml_data.errors import (
     AmlDataError,
     AzureMlError,
-    InvalidDeclaration,
     JobFailed,
     OutputUnusable,
     StaleTry,
@@ -53,7 +51,6 @@ log = logging.getLogger(__name__)
 _VERSION = 1
 _EXISTING_FILE = "existing.json"
 _TAIL_LINES = 100
-_CANCEL_POLL_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,17 +75,11 @@ class SubmittedStep:
         return {"version": _VERSION, **asdict(self)}
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> SubmittedStep:
-        """What :meth:`to_json` gave.
-
-        :raises InvalidDeclaration: for that of another release.
-        """
+    def from_json(cls, content: Mapping[str, Any]) -> SubmittedStep | None:
+        """What :meth:`to_json` gave; None for that of another release."""
         known = dict(content)
-        if (version := known.pop("version", None)) != _VERSION:
-            raise InvalidDeclaration(
-                f"The job was submitted by another release of airflow-aml-data (version {version!r} of what is known of it; this one reads "
-                f"{_VERSION}). Clear the task to submit it anew."
-            )
+        if known.pop("version", None) != _VERSION:
+            return None
         return cls(run=StepRun(**known.pop("run")), **known)
 
 
@@ -125,7 +116,7 @@ def submit_step(
             remember(submitted)
             job = NewJob(
                 name=submitted.job,
-                title=plan.run.task_id,
+                title=plan.run.task_id if plan.run.map_index < 0 else f"{plan.run.task_id}[{plan.run.map_index}]",
                 experiment=jobs.experiment_name(plan.run.dag_id),
                 command=shipped.command,
                 inputs=shipped.inputs,
@@ -164,13 +155,7 @@ def cancel_step(
 
     :param patience_seconds: How long to wait for the job's end before its files are removed; it may write until then.
     """
-    jobs.cancel(workspace.azureml, submitted.job)
-    deadline = time.monotonic() + patience_seconds
-    for wait in jobs.waits(_CANCEL_POLL_SECONDS):
-        state = jobs.find(workspace.azureml, submitted.job)
-        if state is None or state.is_ended or time.monotonic() > deadline:
-            break
-        time.sleep(wait)
+    jobs.cancel(workspace.azureml, submitted.job, patience_seconds=patience_seconds)
     give_up_step(workspace, submitted, reason)
 
 

@@ -25,7 +25,7 @@ from airflow_aml_data.core.plan import StepDeclaration
 from airflow_aml_data.core.records import AZUREML_JOB
 from airflow_aml_data.core.results import StepResult
 from airflow_aml_data.core.storage import retry
-from airflow_aml_data.errors import AmlDataError, AzureMlError, JobFailed
+from airflow_aml_data.errors import AmlDataError, AzureMlError, InvalidDeclaration, JobFailed
 from airflow_aml_data.operators.base import StepOperator, dag_folder
 from airflow_aml_data.operators.environments import settings_for
 from airflow_aml_data.operators.links import STEP_LINKS
@@ -74,7 +74,7 @@ class TaskJob:
             try:
                 state = self._wait(state)
             except AirflowTaskTimeout:
-                self._give_up("execution_timeout of the task has passed")
+                self._give_up("execution_timeout of the task has passed", patience_seconds=_PATIENCE_SECONDS)
                 raise
         return finish_step(self._workspace, self._declared, step, state, is_log_told=not self._is_deferrable)
 
@@ -84,6 +84,10 @@ class TaskJob:
         :param event: What the trigger has told.
         """
         step = self._step = SubmittedStep.from_json(event["step"])
+        if step is None:
+            raise InvalidDeclaration(
+                "The job was submitted by another release of airflow-aml-data. Clear the task to submit it anew."
+            )
         if event["timed_out"]:
             self._give_up("execution_timeout of the task has passed", patience_seconds=_PATIENCE_SECONDS)
             raise AirflowTaskTimeout(
@@ -116,18 +120,17 @@ class TaskJob:
         A task that somebody cleared has another number of tries it may take: its job is not wanted any more.
         """
         known: Any = self._context["task_state_store"].get(_STATE_KEY)
-        if not known:
+        service = self._workspace.azureml
+        state = jobs.find(service, known["job"]) if known else None
+        if state is None or state.status in ("Failed", "Canceled", "CancelRequested"):
             return None
         step = SubmittedStep.from_json(known["step"])
-        state = jobs.find(self._workspace.azureml, step.job)
-        if state is None:
-            return None
-        if known["max_tries"] != self._context["ti"].max_tries:
+        if step is None or known["max_tries"] != self._context["ti"].max_tries:
             if not state.is_ended:
-                self._log.info("Job %s is of a try that was cleared, and is cancelled.", step.job)
-                jobs.cancel(self._workspace.azureml, step.job)
-            return None
-        if state.status in ("Failed", "Canceled", "CancelRequested"):
+                self._log.info(
+                    "Job %s is of a try that was cleared, or of another release: it is cancelled.", state.name
+                )
+                jobs.cancel(service, state.name, patience_seconds=_PATIENCE_SECONDS)
             return None
         if not take_over_step(self._workspace, self._declared, step):
             return None
@@ -162,7 +165,7 @@ class TaskJob:
         if self._cancelled.is_set():
             raise JobFailed(step.job, "Canceled", "the task was ended before the job was submitted")
         self._step = step
-        value: Any = {"step": step.to_json(), "max_tries": self._context["ti"].max_tries}
+        value: Any = {"job": step.job, "step": step.to_json(), "max_tries": self._context["ti"].max_tries}
         self._context["task_state_store"].set(_STATE_KEY, value)
 
     def _known_step(self) -> SubmittedStep:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
@@ -13,7 +13,10 @@ from asgiref.sync import sync_to_async
 from airflow_aml_data.core.azureml import jobs
 from airflow_aml_data.core.connect import ConnectedWorkspace
 from airflow_aml_data.core.workspace import Workspace
-from airflow_aml_data.errors import AmlDataError, UserError
+from airflow_aml_data.errors import AmlDataError, InvalidDeclaration, UserError
+
+if TYPE_CHECKING:
+    from airflow_aml_data.core.job import SubmittedStep
 
 _RENEW_SECONDS = 60.0
 _CANCEL_SECONDS = 20.0
@@ -41,9 +44,9 @@ class JobTrigger(BaseTrigger):
         return f"{type(self).__module__}.{type(self).__qualname__}", {each: getattr(self, each) for each in fields}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        from airflow_aml_data.core.job import SubmittedStep, renew_step
+        from airflow_aml_data.core.job import renew_step
 
-        step, renewed_at, timed_out = SubmittedStep.from_json(self.step), time.monotonic(), False
+        step, renewed_at, timed_out = self._submitted(), time.monotonic(), False
         for wait in jobs.waits(self.poll_seconds):
             try:
                 workspace = await self._connected()
@@ -67,12 +70,21 @@ class JobTrigger(BaseTrigger):
 
     async def on_kill(self) -> None:
         """Cancel the job: nobody will commit what it writes."""
-        from airflow_aml_data.core.job import SubmittedStep, cancel_step
+        from airflow_aml_data.core.job import cancel_step
 
         workspace = await self._connected()
-        step = SubmittedStep.from_json(self.step)
+        step = self._submitted()
         reason = "its task was cleared or marked by a user"
         await asyncio.to_thread(cancel_step, workspace, step, reason, patience_seconds=_CANCEL_SECONDS)
+
+    def _submitted(self) -> SubmittedStep:
+        from airflow_aml_data.core.job import SubmittedStep
+
+        if (step := SubmittedStep.from_json(self.step)) is None:
+            raise InvalidDeclaration(
+                "The job was submitted by another release of airflow-aml-data. Clear the task to submit it anew."
+            )
+        return step
 
     async def _connected(self) -> ConnectedWorkspace:
         """The workspace; its connection is read once, by the way that Airflow has for triggers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,6 +53,7 @@ _FOR_DATAFRAMES = ("pandas", "pyarrow")
 """What ``to_pandas_dataframe`` needs, in environments that are made of a list of packages."""
 _SERVERLESS = "serverless"
 _FIRST_WAIT_SECONDS = 1.0
+_CANCEL_POLL_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,10 +242,20 @@ def waits(longest_seconds: float) -> Iterator[float]:
         wait = min(wait * 1.5, longest_seconds)
 
 
-def cancel(workspace: ControlPlane, name: str) -> None:
-    """Ask for a job to be cancelled; one that has ended, or that there is not, is fine."""
-    if workspace.find(f"/jobs/{name}", JOBS):
-        workspace.post(f"/jobs/{name}/cancel", _CANCEL)
+def cancel(workspace: ControlPlane, name: str, *, patience_seconds: float = 0.0) -> None:
+    """Have a job cancelled; one that has ended, or that there is not, is fine.
+
+    :param patience_seconds: How long to wait for its end.
+    """
+    state = find(workspace, name)
+    if state is None or state.is_ended:
+        return
+    workspace.post(f"/jobs/{name}/cancel", _CANCEL)
+    deadline = time.monotonic() + patience_seconds
+    for wait in waits(_CANCEL_POLL_SECONDS):
+        if time.monotonic() > deadline or (state := find(workspace, name)) is None or state.is_ended:
+            return
+        time.sleep(wait)
 
 
 class JobLog:
