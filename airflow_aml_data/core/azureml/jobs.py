@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
 import warnings
@@ -52,6 +53,7 @@ _PYTHON = "python=3.11"
 _FOR_DATAFRAMES = ("pandas", "pyarrow")
 """What ``to_pandas_dataframe`` needs, in environments that are made of a list of packages."""
 _SERVERLESS = "serverless"
+_GIT_FOLDER = "GIT_DIR"
 _FIRST_WAIT_SECONDS = 1.0
 _CANCEL_POLL_SECONDS = 2.0
 
@@ -188,7 +190,7 @@ def submit(workspace: ControlPlane, job: NewJob, settings: JobSettings, code: Pa
         name: Output(type="uri_folder", path=each.uri, mode="upload" if each.mode == "upload" else "rw_mount")
         for name, each in job.outputs.items()
     }
-    with _quiet(), _named_errors(workspace, job.name):
+    with _quiet(), _no_repository(), _named_errors(workspace, job.name):
         made = command(
             name=job.name,
             display_name=job.title,
@@ -362,6 +364,20 @@ def _named_errors(workspace: ControlPlane, name: str) -> Iterator[None]:
         if isinstance(error, MlException):
             raise AzureMlRefused(f"Azure ML's client does not submit job {name!r}: {_one_line(error)}") from None
         raise AzureMlError(f"Azure ML does not answer when job {name!r} is submitted: {_one_line(error)}") from None
+
+
+@contextmanager
+def _no_repository() -> Iterator[None]:
+    """Keep the client from telling of the git repository that the worker happens to be in: its address may hold a password."""
+    before = os.environ.get(_GIT_FOLDER)
+    os.environ[_GIT_FOLDER] = os.devnull
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_GIT_FOLDER]
+        else:
+            os.environ[_GIT_FOLDER] = before
 
 
 def _one_line(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -415,15 +416,21 @@ def test_a_script_is_told_what_a_job_does_not_reach(steps: JobSteps, data: Any, 
 
 
 def test_nothing_secret_travels_with_a_job(
-    steps: JobSteps, azure_ml: AzureMl, data: Any, monkeypatch: pytest.MonkeyPatch
+    steps: JobSteps, azure_ml: AzureMl, data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Nor does the address of a repository that the worker is in."""
+    (repository := tmp_path / "repository").mkdir()
+    subprocess.run(["git", "init", "-q", str(repository)], check=True)
+    address = "https://me:the secret@example.com/dags.git"
+    subprocess.run(["git", "-C", str(repository), "remote", "add", "origin", address], check=True)
+    monkeypatch.chdir(repository)
     animals = Dataset.File.from_files((data, "animals")).as_named_input("animals")
     azure_ml.hold.at("Queued")
     _, step = steps.submit("print()", inputs=[animals], outputs=[OutputFileDatasetConfig("out").as_upload()])
 
     told = b"".join(steps.connected.storage(None).read_bytes(path) for path in leftovers(steps))
     (job,) = azure_ml.jobs.values()
-    for secret in ("the secret", "sig=", azure_ml.azurite.keys["first"], "sqlite"):
+    for secret in ("the secret", "example.com", "sig=", azure_ml.azurite.keys["first"], "sqlite"):
         assert secret not in json.dumps(job.body)
         assert secret.encode() not in told
     assert {TOLD, REPORT} <= job.body["inputs"].keys() | job.body["outputs"].keys()
