@@ -1,4 +1,4 @@
-"""What runs around a script in an Azure ML job, here without Azure ML: in a folder with the job's code, and folders for what it reads and writes."""
+"""What runs around a script in an Azure ML job, here without Azure ML: in a folder with the code, and with folders for data."""
 
 from __future__ import annotations
 
