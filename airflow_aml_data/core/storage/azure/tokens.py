@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 import time
@@ -20,6 +21,13 @@ _NEW_SECONDS = 60.0
 """A token that is refused so soon after signing in would be refused again."""
 _REFUSED = re.compile("AADSTS|Unable to get authority configuration")  # Microsoft Entra ID's codes; no such tenant
 _PASSING = re.compile("AADSTS900(33|55)")  # unavailable; throttled
+
+for _chatty in (
+    "azure.core",
+    "azure.identity",
+):  # lines for every request and token, into the log of every task and trigger
+    if logging.getLogger(_chatty).level == logging.NOTSET:
+        logging.getLogger(_chatty).setLevel(logging.WARNING)
 
 
 def client_secret(tenant: str, client: str, secret: str, more: Mapping[str, Any]) -> TokenCredential:
