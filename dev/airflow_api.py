@@ -12,6 +12,8 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 POLL_SECONDS = 0.2
 FINISHED = ("success", "failed")
+LOCKED_TRIES = 10
+ANSWER_SECONDS = 120
 
 TaskInstance = dict[str, Any]
 """A task instance as REST gives it: ``task_id``, ``map_index``, ``state``, ``try_number``, ..."""
@@ -23,6 +25,11 @@ class ApiError(RuntimeError):
     def __init__(self, method: str, path: str, status: int, text: str) -> None:
         super().__init__(method, path, status, text)
         self.method, self.path, self.status, self.text = method, path, status, text
+
+    @property
+    def is_locked(self) -> bool:
+        """Tell whether nothing was done because SQLite was locked: Airflow waits five seconds for that, at times for itself."""
+        return self.status == 500 and "Database error" in self.text
 
     def __str__(self) -> str:
         return f"{self.method} {self.path} gave {self.status}: {self.text}"
@@ -81,7 +88,8 @@ class AirflowApi:
         :raises TimeoutError: no DAG of that name appeared in time.
         """
         self.wait_until_parsed(dag_id, timeout_seconds=timeout_seconds)
-        self.patch(f"/dags/{dag_id}", {"is_paused": False})
+        if self.get(f"/dags/{dag_id}")["is_paused"]:
+            self.patch(f"/dags/{dag_id}", {"is_paused": False})
         wanted = {"logical_date": None, "conf": conf or {}} | ({"dag_run_id": run_id} if run_id else {})
         return str(self.post(f"/dags/{dag_id}/dagRuns", wanted)["dag_run_id"])
 
@@ -180,8 +188,15 @@ class AirflowApi:
             login = {"username": self.user, "password": self.password}
             with self._open("POST", "/auth/token", login) as response:
                 self._token = json.load(response)["access_token"]
-        with self._open(method, f"/api/v2{path}", body) as response:
-            return json.load(response)
+        for _ in range(LOCKED_TRIES):
+            try:
+                with self._open(method, f"/api/v2{path}", body) as response:
+                    return json.load(response)
+            except ApiError as error:
+                if not error.is_locked:
+                    raise
+                locked = error
+        raise locked
 
     def _open(self, method: str, path: str, body: Any = None) -> HTTPResponse:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
@@ -190,7 +205,7 @@ class AirflowApi:
         data = None if body is None else json.dumps(body).encode()
         try:
             response: HTTPResponse = self._opener.open(
-                Request(self.url + path, data=data, headers=headers, method=method), timeout=30
+                Request(self.url + path, data=data, headers=headers, method=method), timeout=ANSWER_SECONDS
             )
         except HTTPError as error:
             raise ApiError(method, path, error.code, error.read().decode(errors="replace")) from error

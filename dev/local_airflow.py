@@ -140,6 +140,7 @@ class LocalAirflow(AirflowApi):
         self.components = [name for name in COMMANDS if name != "triggerer" or triggerer]
         self._record = _Record(self.url, self.user, self.password, mark=secrets.token_hex(8))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._environment: dict[str, str] = {}
         self._block = ExitStack()
 
     @property
@@ -178,13 +179,13 @@ class LocalAirflow(AirflowApi):
         self._passwords_file.write_text(json.dumps({"admin": self.password, "viewer": self.password}))
         with ExitStack() as unless_healthy:
             unless_healthy.callback(self.stop)
-            environment = self._environment()
-            migration = self._spawn("db", environment, "db", "migrate")
+            self._environment = self._made_environment()
+            migration = self._spawn("db", "db", "migrate")
             if migration.wait():
                 raise LocalAirflowError(f"airflow db migrate failed.\n{self._log_tail('db')}")
             del self._record.leaders["db"]
             for component in self.components:
-                self._processes[component] = self._spawn(component, environment, *COMMANDS[component])
+                self.start_component(component)
             self._wait_until_healthy()
             unless_healthy.pop_all()
 
@@ -194,6 +195,19 @@ class LocalAirflow(AirflowApi):
         for process in self._processes.values():
             process.wait()
         _record_file(self.home).unlink(missing_ok=True)
+
+    def start_component(self, component: str) -> None:
+        """Start a component, for example one that was killed. It is not waited for."""
+        self._processes[component] = self._spawn(component, *COMMANDS[component])
+
+    def kill_component(self, component: str) -> None:
+        """End a component with signal 9, as when its machine goes down: with it end its own processes, and running tasks."""
+        process = self._processes.pop(component)
+        while found := [each for each in self.processes() if _is_in_session(each, process.pid)]:
+            for each in found:
+                with suppress(psutil.NoSuchProcess):
+                    each.kill()
+            process.wait()
 
     def check(self) -> None:
         """:raises LocalAirflowError: a component has ended."""
@@ -211,13 +225,13 @@ class LocalAirflow(AirflowApi):
         """Give the file with a component's standard output and error."""
         return self.home / "components" / f"{component}.log"
 
-    def _spawn(self, name: str, environment: Mapping[str, str], *arguments: str) -> subprocess.Popen[bytes]:
+    def _spawn(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         log_file = self.log_file(name)
         log_file.parent.mkdir(exist_ok=True)
-        with log_file.open("wb") as log:
+        with log_file.open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "airflow", *arguments],
-                env=environment,
+                env=self._environment,
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -253,7 +267,8 @@ class LocalAirflow(AirflowApi):
     def _passwords_file(self) -> Path:
         return self.home / "passwords.json"
 
-    def _environment(self) -> dict[str, str]:
+    def _made_environment(self) -> dict[str, str]:
+        """What all components have, also one that is started later: secrets among it are drawn."""
         inherited = {
             name: value
             for name, value in os.environ.items()
@@ -385,6 +400,12 @@ def _started_then(pid: int, created: float) -> bool:
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         return _is_alive(process) and abs(process.create_time() - created) < 1
+    return False
+
+
+def _is_in_session(process: psutil.Process, session: int) -> bool:
+    with suppress(ProcessLookupError):
+        return os.getsid(process.pid) == session
     return False
 
 

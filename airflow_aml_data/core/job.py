@@ -35,6 +35,7 @@ from airflow_aml_data.core.results import StepResult, check_end, describe, detai
 from airflow_aml_data.core.run_files import RUN_FILES
 from airflow_aml_data.core.scratch import scratch_folder
 from airflow_aml_data.core.ship import job_folder, pack, ship_step, staged_at, staging_of
+from airflow_aml_data.core.storage import retry
 from airflow_aml_data.core.storage.base import StoredFile
 from airflow_aml_data.errors import (
     AmlDataError,
@@ -297,11 +298,12 @@ def _why(workspace: ConnectedWorkspace, state: JobState, is_log_told: bool) -> s
 
 def _clear(workspace: ConnectedWorkspace, submitted: SubmittedStep) -> None:
     """Remove the job's own files, and outputs that it has put elsewhere than where they belong."""
+    places = [(submitted.datastore, job_folder(submitted.run))]
+    places += [(datastore, staging_of(submitted.run, name)) for name, (datastore, _) in submitted.outputs.items()]
     try:
-        storage = workspace.storage(submitted.datastore)
-        storage.delete_files([each.path for each in storage.list_reserved(job_folder(submitted.run))])
-        for name, (datastore, _) in submitted.outputs.items():
-            storage = workspace.storage(datastore)
-            storage.delete_files([each.path for each in storage.list_reserved(staging_of(submitted.run, name))])
+        with retry.clearing():
+            for datastore, folder in places:
+                storage = workspace.storage(datastore)
+                storage.delete_files([each.path for each in storage.list_reserved(folder)])
     except AmlDataError as error:  # they are in nobody's way, and the retention DAG finds them
         log.warning("Files of job %s stay: %s", submitted.job, error)

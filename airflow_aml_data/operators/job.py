@@ -25,7 +25,7 @@ from airflow_aml_data.core.plan import StepDeclaration
 from airflow_aml_data.core.records import AZUREML_JOB
 from airflow_aml_data.core.results import StepResult
 from airflow_aml_data.core.storage import retry
-from airflow_aml_data.errors import AmlDataError, AzureMlError, InvalidDeclaration, JobFailed
+from airflow_aml_data.errors import AmlDataError, AzureMlError, InvalidDeclaration, JobFailed, TransfersCancelled
 from airflow_aml_data.operators.base import StepOperator, dag_folder
 from airflow_aml_data.operators.environments import settings_for
 from airflow_aml_data.operators.links import STEP_LINKS
@@ -76,6 +76,8 @@ class TaskJob:
             except AirflowTaskTimeout:
                 self._give_up("execution_timeout of the task has passed", patience_seconds=_PATIENCE_SECONDS)
                 raise
+            except TransfersCancelled:  # while it looked at the job
+                self._end()
         return finish_step(self._workspace, self._declared, step, state, is_log_told=not self._is_deferrable)
 
     def finish(self, event: dict[str, Any]) -> StepResult:

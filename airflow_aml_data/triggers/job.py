@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from airflow_aml_data.core.job import SubmittedStep
 
 _RENEW_SECONDS = 60.0
+_SETTLE_SECONDS = 5.0
+"""Airflow fails a task that goes on before the scheduler has heard that its first half has left the worker."""
 _CANCEL_SECONDS = 20.0
 """Airflow gives a trigger 30 seconds to end what it waits for."""
 
@@ -27,7 +29,9 @@ class JobTrigger(BaseTrigger):
     """Tells when a job has ended, or its time is over; meanwhile it holds what the step holds in the catalog.
 
     It asks now and then, less and less often. That the service, the network or the catalog fails is no reason to give up, nor is a
-    triggerer that is started again: the job goes on. When somebody clears the waiting task, or marks it, the job is cancelled.
+    triggerer that is started again: the job goes on. When somebody clears the waiting task, or marks it, the job is cancelled. A task
+    that is marked in the moment before a triggerer has begun to wait for it leaves its job to end by itself, since Airflow tells nobody;
+    nothing that it writes is published.
 
     :param conn_id: Airflow connection of type ``azureml``.
     :param step: The submitted step, as plain JSON.
@@ -46,6 +50,7 @@ class JobTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         from airflow_aml_data.core.job import renew_step
 
+        await asyncio.sleep(_SETTLE_SECONDS)
         step, renewed_at, timed_out = self._submitted(), time.monotonic(), False
         for wait in jobs.waits(self.poll_seconds):
             try:

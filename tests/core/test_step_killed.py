@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from airflow_aml_data import Dataset
+from airflow_aml_data.core import claims
 from airflow_aml_data.core import step as step_module
 from airflow_aml_data.core.catalog import Catalog
 from airflow_aml_data.core.compute.local import LocalCompute
@@ -118,7 +119,7 @@ class TestKilled:
             steps.write("a.txt", output=output)
 
         def killed_at_clearing() -> None:
-            step_module.discard = lambda *_: kill_myself()
+            claims.discard = lambda *_: kill_myself()
             steps.write("a.txt", output=output, try_number=2)
 
         assert in_child(killed_at_commit) == in_child(killed_at_clearing) == -signal.SIGKILL

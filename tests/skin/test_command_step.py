@@ -101,7 +101,7 @@ with DAG("d", default_args={"retries": 1, "retry_delay": 0}):
         ('command=["cat", OutputFileDatasetConfig("x").as_input("in1")]', "Input in1 on step s is not connected"),
         ('command=["cat", raw], inputs=[raw.as_download()]', "[raw] is repeated. Input port names must be unique"),
         ('command=["cat", raw], outputs=[OutputFileDatasetConfig("raw")]', "names an input and an output of one step"),
-        ('command="x", compute_target="cpu-cluster"', "compute_target 'cpu-cluster'"),
+        ('command="x", compute_target=""', "compute_target is 'local'"),
     ],
 )
 def test_a_wiring_mistake_is_an_import_error_of_the_dag_file(

@@ -153,7 +153,7 @@ def test_order_follows_the_data_through_mapped_steps_in_task_groups(
         ),
         ('Step.partial(task_id="b").expand(script_name=["s.py", "missing.py"])', "script not found at: "),
         ('Step.partial(task_id="b", script_name="missing.py").expand(arguments=[[1]])', "script not found at: "),
-        ('Step.partial(task_id="b", script_name="s.py", compute_target="x").expand(arguments=[[1]])', "compute_target 'x'"),
+        ('Step.partial(task_id="b", script_name="s.py", compute_target="").expand(arguments=[[1]])', "compute_target is 'local'"),
         ('Step.partial(task_id="b", script_name="s.py").expand(runconfig=[{}])', "runconfig must be a RunConfiguration"),
         ('Command.partial(task_id="b").expand(command=["true", ""])', "A CommandStep needs a command"),
         ('Command.partial(task_id="b").expand(command=[["cat", files]])', "cannot be used directly as arguments"),

@@ -173,7 +173,7 @@ for dag_id in ("one", "two"):
         ('Step(task_id="a", script_name="s.py", arguments=[object])', "An argument is text, a number, a bool"),
         ('Step(task_id="a", script_name="missing.py")', "script not found at: "),
         ('Step(task_id="a", script_name="../s.py")', "must be relative to source_directory"),
-        ('Step(task_id="a", script_name="s.py", compute_target="cpu-cluster")', "compute_target 'cpu-cluster'"),
+        ('Step(task_id="a", script_name="s.py", compute_target="")', "compute_target is 'local'"),
         ('Step(task_id="a", script_name="s.py", runconfig={})', "runconfig must be a RunConfiguration"),
         ('Step(task_id="a", script_name="s.py", outputs=["out"])', "outputs takes OutputFileDatasetConfig"),
         ('table.as_named_input("t").as_mount()', "Only FileDataset supports mount"),

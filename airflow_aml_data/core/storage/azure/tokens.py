@@ -15,15 +15,19 @@ from airflow_aml_data.errors import AmlDataError, StorageError, StorageRefused
 if TYPE_CHECKING:
     from azure.core.credentials import AccessToken, TokenCredential
 
-for _sdk in ("azure.identity", "azure.core.pipeline.policies.http_logging_policy"):
-    logging.getLogger(_sdk).setLevel(logging.WARNING)  # twenty lines in the task's log for each token otherwise
-
 _SCOPE = "https://storage.azure.com/.default"
 _RENEW_SECONDS = 300.0  # before its end; azure-identity gives a new one from then on
 _NEW_SECONDS = 60.0
 """A token that is refused so soon after signing in would be refused again."""
 _REFUSED = re.compile("AADSTS|Unable to get authority configuration")  # Microsoft Entra ID's codes; no such tenant
 _PASSING = re.compile("AADSTS900(33|55)")  # unavailable; throttled
+
+for _chatty in (
+    "azure.core",
+    "azure.identity",
+):  # twenty lines for every request and token, into the log of every task and trigger
+    if logging.getLogger(_chatty).level == logging.NOTSET:
+        logging.getLogger(_chatty).setLevel(logging.WARNING)
 
 
 def client_secret(tenant: str, client: str, secret: str, more: Mapping[str, Any]) -> TokenCredential:

@@ -1,0 +1,1 @@
+"""Steps on Azure ML under a real Airflow."""
