@@ -21,7 +21,6 @@ PATIENCE_SECONDS = 240
 """How long a busy machine may take for anything."""
 
 QUICK = {
-    "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
     "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": "True",
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "2",
     # Who is silent for so long has been killed.

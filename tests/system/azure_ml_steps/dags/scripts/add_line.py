@@ -6,4 +6,4 @@ from pathlib import Path
 
 written, *read = (Path(each) for each in sys.argv[1:])
 before = "".join((each / "lines.txt").read_text() for each in read)
-(written / "lines.txt").write_text(before + ("job\n" if "AZUREML_RUN_ID" in os.environ else "worker\n"))
+(written / "lines.txt").write_text(before + ("job\n" if "AZUREML_ARM_WORKSPACE_NAME" in os.environ else "worker\n"))
