@@ -14,7 +14,6 @@ from airflow_aml_data import OutputReference
 from airflow_aml_data.operators.environments import RunConfiguration, interpreter_for
 from dev.local_airflow import LocalAirflow
 from tests.azure_ml import AzureMl
-from tests.azure_ml.interpreter import make_interpreter
 from tests.system.azure_ml_steps.conftest import PATIENCE_SECONDS, jobs_of, secrets_in
 from tests.system.conftest import wait_until
 
@@ -102,14 +101,11 @@ def test_nothing_of_them_holds_a_secret(airflow: LocalAirflow, service: AzureMl,
 
 
 def give_pillow(service: AzureMl) -> None:
-    """The package that an example asks for, to the worker and to jobs; both have no way to the world but to this Azure ML."""
+    """The package that an example asks for, to the worker, which has no way to the world but to this Azure ML."""
     with pytest.MonkeyPatch.context() as patch:
         for name in service.environment:
             patch.delenv(name, raising=False)
-        environment = Path(interpreter_for(RunConfiguration(requirements=["pillow==12.0.0"]))).parents[1]
-    [packages] = environment.glob("lib/python*/site-packages")
-    [of_jobs] = make_interpreter(service.folder / "python").parent.glob("lib/python*/site-packages")
-    (of_jobs / "pillow.pth").write_text(str(packages))
+        interpreter_for(RunConfiguration(requirements=["pillow==12.0.0"]))
 
 
 def wait_for_task(airflow: LocalAirflow, dag_id: str, run_id: str, task_id: str, state: str) -> None:
