@@ -85,10 +85,8 @@ def test_an_example_gives_on_azure_ml_what_it_gives_on_the_worker(
     assert left(airflow, dag_id, there, tmp_path / "there") == left(airflow, dag_id, here, tmp_path / "here")
 
 
-def test_steps_read_what_others_wrote_here_and_there(
-    airflow: LocalAirflow, service: AzureMl, runs: Runs, tmp_path: Path
-) -> None:
-    run_id = airflow.trigger("mixed")
+def test_steps_read_what_others_wrote_here_and_there(airflow: LocalAirflow, service: AzureMl, tmp_path: Path) -> None:
+    run_id = airflow.trigger("mixed", timeout_seconds=PATIENCE_SECONDS)
 
     assert airflow.wait("mixed", run_id, timeout_seconds=PATIENCE_SECONDS) == "success"
     [file] = reference(airflow.xcom("mixed", run_id, "third", "lines")).as_dataset().download(tmp_path)
