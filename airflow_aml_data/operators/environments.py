@@ -19,6 +19,7 @@ from airflow_aml_data.core.azureml.jobs import JobSettings
 from airflow_aml_data.core.sampling import is_template
 from airflow_aml_data.errors import FilesNotFound, InvalidDeclaration
 
+_LATER_SECONDS = 600
 PYTHON_OF_JOBS = "python"
 """The interpreter in a job's environment."""
 
@@ -43,7 +44,8 @@ class RunConfiguration:
     :param instance_count: On how many machines the command runs.
     :param instance_type: Machines of serverless compute, such as ``Standard_DS3_v2``.
     :param identity: ``managed``, ``user``, ``aml_token``, or the client id of a managed identity; None: the compute's.
-    :param timeout_seconds: When Azure ML ends the job, whoever waits for it; None: at the task's ``execution_timeout``, if it has one.
+    :param timeout_seconds: When Azure ML ends the job, whoever waits for it; None: ten minutes after the task's ``execution_timeout``,
+        if it has one.
     :param shm_size: Shared memory, such as ``8g``.
 
     Source: v1, ``azureml.core.runconfig.RunConfiguration``.
@@ -94,11 +96,11 @@ def settings_for(
     """Where and with what the job of a step runs.
 
     :param folder: The DAG file's.
-    :param execution_timeout: The task's: after that time nobody waits for the job, so it ends by itself too.
+    :param execution_timeout: The task's: who waits cancels the job then. A while later it ends by itself, should nobody be there.
     """
     timeout = config.timeout_seconds
     if timeout is None and execution_timeout:
-        timeout = math.ceil(execution_timeout.total_seconds())
+        timeout = math.ceil(execution_timeout.total_seconds()) + _LATER_SECONDS
     return JobSettings(
         compute=compute_target,
         environment=config.environment or "",

@@ -138,7 +138,7 @@ def test_a_job_whose_time_is_over_is_cancelled(
     assert finished.state == "failed"
     (job,) = azure_ml.jobs.values()
     assert job.wait("Canceled") == "Canceled"
-    assert job.body["limits"]["timeout"] == "PT8S"
+    assert job.body["limits"]["timeout"] == "PT10M8S"
     assert {each.state for each in workspace.connect().catalog.find_outputs()} == {"abandoned"}
 
 
