@@ -33,7 +33,8 @@ azurite: $(AZURITE) ## Install Azurite, the storage that the tests use (the comm
 
 .PHONY: test
 test: $(READY) $(AZURITE) ## Run every test
-	$(BIN)/pytest -n 3 --dist loadfile -m "not system"  # many of them wait for servers
+	$(BIN)/pytest -n auto --dist loadfile -m "not system and not azure_ml"
+	$(BIN)/pytest -n auto --dist loadfile -m "azure_ml and not system"
 	$(BIN)/pytest -m system
 
 .PHONY: test-fast

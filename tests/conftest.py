@@ -39,6 +39,13 @@ settings.register_profile("fast", _patient, max_examples=15)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for each in items:
+        names = {*getattr(each, "fixturenames", ()), *each.path.parts}
+        if names & {"azure_ml", "azure_ml_steps"} or each.name.endswith("[azure_ml]"):
+            each.add_marker(pytest.mark.azure_ml)
+
+
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """A fresh embedded workspace."""

@@ -8,18 +8,23 @@ import sys
 import tempfile
 import zipfile
 
-if sys.version_info < (3, 11):
-    sys.exit(
-        "The job's environment has Python %d.%d, and airflow-aml-data needs 3.11 or later there. Name another environment in the "
-        "step's RunConfiguration." % sys.version_info[:2]
-    )
 
-here = os.path.dirname(os.path.abspath(__file__))
-script_side = tempfile.mkdtemp(prefix="aml_data_")
-with zipfile.ZipFile(os.path.join(here, "aml_data.zip")) as package:
-    package.extractall(script_side)
-sys.path.insert(0, script_side)
+def main() -> None:
+    """Unpack this package, and run the script."""
+    if sys.version_info < (3, 11):
+        sys.exit(
+            "The job's environment has Python %d.%d, and airflow-aml-data needs 3.11 or later there. Name another environment in the "
+            "step's RunConfiguration." % sys.version_info[:2]
+        )
+    here = os.path.dirname(os.path.abspath(__file__))
+    script_side = tempfile.mkdtemp(prefix="aml_data_")
+    with zipfile.ZipFile(os.path.join(here, "aml_data.zip")) as package:
+        package.extractall(script_side)
+    sys.path.insert(0, script_side)
+    from airflow_aml_data.core.in_job.around import main as run
 
-from airflow_aml_data.core.in_job.around import main  # noqa: E402 - it has just come out of the zip file
+    sys.exit(run(script_side, sys.argv[1:]))
 
-sys.exit(main(script_side, sys.argv[1:]))
+
+if __name__ == "__main__":
+    main()
