@@ -64,6 +64,15 @@ def store_mounted(
             meter.done()
 
 
+def files_before(workspace: ConnectedWorkspace, plan: StepPlan) -> dict[str, dict[str, StoredFile]]:
+    """Output name to the files that are at its destination before the step, by path: of outputs in mount mode that others write to too."""
+    return {
+        each.name: {stored.path: stored for stored in workspace.storage(each.datastore).list_files(each.path)}
+        for each in plan.outputs
+        if each.mode == "mount" and not each.config.is_exclusive
+    }
+
+
 def commit_step(
     workspace: ConnectedWorkspace,
     plan: StepPlan,

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from airflow_aml_data.core import claims, records
 from airflow_aml_data.core.azureml import jobs
 from airflow_aml_data.core.azureml.jobs import JobSettings, JobState, NewJob
-from airflow_aml_data.core.commit import commit_job
+from airflow_aml_data.core.commit import commit_job, files_before
 from airflow_aml_data.core.connect import ConnectedWorkspace
 from airflow_aml_data.core.identity import StepRun
 from airflow_aml_data.core.in_job.told import RECORDS_FILE, REPORT_FILE, TOLD_FILE, Report
@@ -41,6 +41,7 @@ from airflow_aml_data.errors import (
     AmlDataError,
     AzureMlError,
     JobFailed,
+    OutputLost,
     OutputUnusable,
     StaleTry,
     StorageError,
@@ -225,12 +226,10 @@ def _publish(
     def elsewhere(planned: PlannedOutput) -> str | None:
         return staged_at(plan.run, planned)
 
+    if RUN_FILES in report.outputs:
+        plan = with_run_files(workspace, plan, scratch)
     existing = _read_existing(workspace, submitted)
     claims.claim(workspace, plan)  # still ours? It may have taken long until somebody came
-    if RUN_FILES not in report.outputs:
-        return commit_job(workspace, plan, report.outputs, elsewhere, existing, scratch)
-    plan = with_run_files(workspace, plan, scratch)
-    claims.claim(workspace, plan)
     return commit_job(workspace, plan, report.outputs, elsewhere, existing, scratch)
 
 
@@ -260,13 +259,9 @@ def _plan_again(workspace: ConnectedWorkspace, declared: StepDeclaration, submit
 
 
 def _existing_to_bytes(workspace: ConnectedWorkspace, plan: StepPlan) -> bytes:
-    """What is at the destinations of outputs in mount mode that others write to as well: the etag of each file."""
-    existing = {
-        each.name: {file.path: file.etag for file in workspace.storage(each.datastore).list_files(each.path)}
-        for each in plan.outputs
-        if each.mode == "mount" and not each.config.is_exclusive
-    }
-    return json.dumps(existing).encode()
+    """The etags of :func:`.files_before`."""
+    before = files_before(workspace, plan).items()
+    return json.dumps({name: {path: each.etag for path, each in files.items()} for name, files in before}).encode()
 
 
 def _read_existing(workspace: ConnectedWorkspace, submitted: SubmittedStep) -> dict[str, dict[str, StoredFile]]:
@@ -276,11 +271,19 @@ def _read_existing(workspace: ConnectedWorkspace, submitted: SubmittedStep) -> d
 
 
 def _read_report(workspace: ConnectedWorkspace, submitted: SubmittedStep) -> tuple[Report | None, list[Record]]:
-    """How the script ended, None when it did not come to that; and what it reported."""
+    """How the script ended, None when it did not come to that; and what it reported.
+
+    :raises OutputLost: when the report cannot be read.
+    """
     storage, folder = workspace.storage(submitted.datastore), f"{job_folder(submitted.run)}/report"
     there = {each.path for each in storage.list_reserved(folder)}
     file, records_file = f"{folder}/{REPORT_FILE}", f"{folder}/{RECORDS_FILE}"
-    report = Report.from_bytes(storage.read_bytes(file)) if file in there else None
+    try:
+        report = Report.from_bytes(storage.read_bytes(file)) if file in there else None
+    except (ValueError, TypeError, KeyError) as error:
+        raise OutputLost(
+            f"What job {submitted.job!r} has reported is damaged: {error}. None of its outputs was published."
+        ) from error
     return report, records.parse(storage.read_bytes(records_file)) if records_file in there else []
 
 

@@ -115,6 +115,22 @@ class StepPlan:
     environment_variables: Mapping[str, str]
     log_url: str = ""
 
+    def told(self, conn_id: str) -> dict[str, Any]:
+        """What the script's :class:`.RunFile` says of the step, wherever it runs."""
+        run = self.run
+        return {
+            "id": run.id,
+            "dag_id": run.dag_id,
+            "run_id": run.run_id,
+            "task_id": run.task_id,
+            "map_index": run.map_index,
+            "try_number": run.try_number,
+            "conn_id": conn_id,
+            "parent_id": run.parent_id,
+            "script_name": self.title,
+            "log_url": self.log_url,
+        }
+
 
 def plan_step(workspace: ConnectedWorkspace, declared: StepDeclaration) -> StepPlan:
     """Settle a step: names, dataset versions, seeds, destinations.

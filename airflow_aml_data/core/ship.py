@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from posixpath import commonpath
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import quote
 
 from airflow_aml_data.core import parent
@@ -22,14 +22,13 @@ from airflow_aml_data.core.in_job.told import REPORT, TOLD, ToldInput, ToldOutpu
 from airflow_aml_data.core.listing import DatasetFiles, list_sources
 from airflow_aml_data.core.plan import PlannedInput, PlannedOutput, Slot, StepPlan, with_run_files
 from airflow_aml_data.core.run_files import RUN_FILES
-from airflow_aml_data.core.snapshot import snapshot
+from airflow_aml_data.core.snapshot import SCRIPT_SIDE, snapshot
 from airflow_aml_data.core.storage.base import StoredFile
 from airflow_aml_data.core.storage.web import WebFile
 from airflow_aml_data.core.transfer import refuse_collisions
 from airflow_aml_data.core.variables import INPUT_PREFIX, OUTPUT_PREFIX
 from airflow_aml_data.errors import FilesExist, InvalidDeclaration
 
-_PACKAGE = Path(__file__).parents[1]
 _START = "aml_data_start.py"
 _ZIP = "aml_data.zip"
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
@@ -103,7 +102,7 @@ def ship_step(workspace: ConnectedWorkspace, plan: StepPlan) -> ShippedStep:
         outputs=outputs,
         environment_variables=plan.environment_variables,
         told=ToldStep(
-            run=_run(workspace, plan),
+            run=plan.told(workspace.config.name),
             inputs=inputs,
             outputs={each.name: _told_output(each) for each in plan.outputs},
             stores={name: each.told() for name, each in reads.stores.items()},
@@ -130,7 +129,7 @@ def pack(plan: StepPlan, folder: Path) -> None:
             )
     for name in _IGNORE_FILES:
         (folder / name).unlink(missing_ok=True)
-    (folder / _START).write_bytes((_PACKAGE / "core" / "in_job" / _START).read_bytes())
+    (folder / _START).write_bytes(Path(__file__).with_name("in_job").joinpath(_START).read_bytes())
     with zipfile.ZipFile(folder / _ZIP, "w", zipfile.ZIP_DEFLATED) as package:
         for name, file in sorted(_script_side()):
             info = zipfile.ZipInfo(name, _NO_TIME)
@@ -139,14 +138,10 @@ def pack(plan: StepPlan, folder: Path) -> None:
 
 
 def _script_side() -> Iterator[tuple[str, Path]]:
-    """What a script imports: this package, ``azureml.core`` from it, and what runs first."""
-    for file in _PACKAGE.rglob("*"):
-        if file.is_file() and "__pycache__" not in file.parts:
-            yield f"airflow_aml_data/{file.relative_to(_PACKAGE).as_posix()}", file
-    azureml = _PACKAGE / "script_side" / "azureml"
-    for file in azureml.rglob("*.py"):
-        yield f"azureml/{file.relative_to(azureml).as_posix()}", file
-    yield "sitecustomize.py", _PACKAGE / "core" / "compute" / "startup" / "sitecustomize.py"
+    for name, part in SCRIPT_SIDE.items():
+        for file in part.rglob("*") if part.is_dir() else [part]:
+            if file.is_file() and "__pycache__" not in file.parts:
+                yield (f"{name}/{file.relative_to(part).as_posix()}" if part.is_dir() else name), file
 
 
 @dataclass(slots=True)
@@ -277,22 +272,6 @@ def _told_output(planned: PlannedOutput) -> ToldOutput:
         source_globs=None if globs is None else list(globs),
         file_name=planned.path.rpartition("/")[2],
     )
-
-
-def _run(workspace: ConnectedWorkspace, plan: StepPlan) -> dict[str, Any]:
-    run = plan.run
-    return {
-        "id": run.id,
-        "dag_id": run.dag_id,
-        "run_id": run.run_id,
-        "task_id": run.task_id,
-        "map_index": run.map_index,
-        "try_number": run.try_number,
-        "conn_id": workspace.config.name,
-        "parent_id": run.parent_id,
-        "script_name": plan.title,
-        "log_url": plan.log_url,
-    }
 
 
 def _command(plan: StepPlan, inputs: Mapping[str, JobInput], outputs: Mapping[str, JobOutput]) -> str:

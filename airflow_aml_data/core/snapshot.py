@@ -1,4 +1,4 @@
-"""A step's sources, copied for it: what it runs does not change under its hands."""
+"""What a step's script is and imports: its sources, copied for it, and this package beside them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ import shutil
 from pathlib import Path
 
 from airflow_aml_data.errors import InvalidDeclaration
+
+_PACKAGE = Path(__file__).parents[1]
+SCRIPT_SIDE = {
+    "airflow_aml_data": _PACKAGE,
+    "azureml": _PACKAGE / "script_side" / "azureml",
+    "sitecustomize.py": _PACKAGE / "core" / "compute" / "startup" / "sitecustomize.py",
+}
+"""Any interpreter can import these, and nothing else of ours, from a folder that has them under these names."""
 
 _LIMIT_FILES = 2000
 _LIMIT_BYTES = 300 * 1024 * 1024

@@ -17,20 +17,19 @@ from airflow_aml_data.core.files import find_together
 from airflow_aml_data.core.fuse.mounting import mount_at
 from airflow_aml_data.core.fuse.specification import OutputPlace, Specification
 from airflow_aml_data.core.listing import DatasetFiles
+from airflow_aml_data.core.places import make_room
 from airflow_aml_data.core.plan import PlannedInput, PlannedOutput, Slot, StepPlan
 from airflow_aml_data.core.protocol import RunFile, RunInput
 from airflow_aml_data.core.room import copied_bytes, require_room, size_of
 from airflow_aml_data.core.run_files import folder_state
 from airflow_aml_data.core.scratch import show_at
-from airflow_aml_data.core.snapshot import snapshot
+from airflow_aml_data.core.snapshot import SCRIPT_SIDE, snapshot
 from airflow_aml_data.core.storage.base import FileSource, Placement, StoredFile
 from airflow_aml_data.core.transfer import Meter, readable_bytes, refuse_collisions
 from airflow_aml_data.core.variables import script_variables
-from airflow_aml_data.errors import FilesExist, MountNotPossible
+from airflow_aml_data.errors import MountNotPossible
 
 log = logging.getLogger(__name__)
-
-_PACKAGE = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,24 +69,15 @@ def stage_step(
     command = _command_line(plan, values)
     (files_folder := scratch / "run_files").mkdir()
     run_file = RunFile(
-        id=plan.run.id,
-        dag_id=plan.run.dag_id,
-        run_id=plan.run.run_id,
-        task_id=plan.run.task_id,
-        map_index=plan.run.map_index,
-        try_number=plan.run.try_number,
-        conn_id=workspace.config.name,
+        **plan.told(workspace.config.name),
         workspace=workspace.to_mapping(),
         inputs=inputs,
         outputs={name: str(path) for name, path in outputs.items()},
-        parent_id=plan.run.parent_id,
-        script_name=plan.title,
         arguments=[] if plan.shell else command[2:],
         folder=str(work),
         shipped=folder_state(work),
         files_folder=str(files_folder),
         records_file=str(scratch / "records.jsonl"),
-        log_url=plan.log_url,
         started_at=datetime.now(UTC).isoformat(),
     )
     run_file.write(scratch / "run.json")
@@ -191,7 +181,7 @@ def _bring_input(workspace: ConnectedWorkspace, planned: PlannedInput, files: Da
             return _mount_input(planned, files, shown)
         _refuse_without_mount(workspace, f"Input {planned.name!r}")
     folder, place = _places(planned, shown.scratch)
-    _make_room(planned.name, place)
+    make_room(planned.name, place)
     folder.parent.mkdir(parents=True, exist_ok=True)
     linked = planned.mode == "mount" and not _is_remote(files) and can_make_read_only(shown.scratch.parent)
     if planned.mode == "mount" and not linked:
@@ -229,7 +219,7 @@ def _mount_input(planned: PlannedInput, files: DatasetFiles, shown: _Shown) -> s
     place = folder
     if planned.path_on_compute:
         _, place = _places(planned, shown.scratch)
-        _make_room(planned.name, place)
+        make_room(planned.name, place)
         show_at(planned.name, folder, place, shown.scratch)
     return str(place / files.placements[0].target if files.single_file else place)
 
@@ -262,18 +252,6 @@ def _bring(planned: PlannedInput, files: DatasetFiles, folder: Path, mounted: bo
             move = source.mount if mounted else source.download
             move(list({each.target: each for each in group}.values()), folder, meter)
     meter.done()
-
-
-def _make_room(name: str, place: Path) -> None:
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        free = not os.path.lexists(place) or (place.is_dir() and not place.is_symlink() and not any(place.iterdir()))
-    except (FileExistsError, NotADirectoryError):
-        free = False
-    if not free:
-        raise FilesExist(
-            f"Input {name!r} cannot appear at {place}: something is there. Choose another path_on_compute."
-        )
 
 
 def _linked_folders(folder: Path, files: DatasetFiles) -> list[Path]:
@@ -330,7 +308,6 @@ def _script_side(scratch: Path) -> Path:
     """A folder from which any interpreter can import this package, and ``azureml.core`` from it, and nothing else."""
     folder = scratch / "python"
     folder.mkdir()
-    (folder / "airflow_aml_data").symlink_to(_PACKAGE, target_is_directory=True)
-    (folder / "azureml").symlink_to(_PACKAGE / "script_side" / "azureml", target_is_directory=True)
-    (folder / "sitecustomize.py").symlink_to(_PACKAGE / "core" / "compute" / "startup" / "sitecustomize.py")
+    for name, part in SCRIPT_SIDE.items():
+        (folder / name).symlink_to(part, target_is_directory=part.is_dir())
     return folder

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from airflow_aml_data.core import claims, records
-from airflow_aml_data.core.commit import commit_step, store_mounted
+from airflow_aml_data.core.commit import commit_step, files_before, store_mounted
 from airflow_aml_data.core.compute.local import Command
 from airflow_aml_data.core.connect import ConnectedWorkspace
 from airflow_aml_data.core.outputs import OutputReference
@@ -51,11 +51,7 @@ def run_step(
     for line in describe(plan):
         log.info(line)
     with scratch_folder(plan.run.id, scratch_root) as scratch, claims.held(workspace, plan):
-        existing = {
-            each.name: {stored.path: stored for stored in workspace.storage(each.datastore).list_files(each.path)}
-            for each in plan.outputs
-            if each.mode == "mount" and not each.config.is_exclusive
-        }
+        existing = files_before(workspace, plan)
         staged = stage_step(workspace, plan, scratch, existing)
         code = compute.run(staged.command, on_line)
         store_mounted(workspace, plan, staged.stored_at_end, staged.output_paths)

@@ -178,6 +178,7 @@ class StepOperator(BaseOperator):
     def execute_complete(self, context: Context, event: dict[str, Any]) -> dict[str, Any] | None:
         """Commit what a job has left that the trigger has seen ended."""
         retry.begin()
+        self.operator_extra_links = ()  # they were given when the job was submitted, and stay
         self.operator_extra_links = ()  # until there is something to lead to
         with _as_airflow_has_them():
             declared = self._declared(context)

@@ -78,7 +78,7 @@ class TaskJob:
                 raise
             except TransfersCancelled:  # while it looked at the job
                 self._end()
-        return finish_step(self._workspace, self._declared, step, state, is_log_told=not self._is_deferrable)
+        return finish_step(self._workspace, self._declared, step, state, is_log_told=True)
 
     def finish(self, event: dict[str, Any]) -> StepResult:
         """Commit what the job has left, or end it when its time is over.
@@ -98,7 +98,6 @@ class TaskJob:
         state = jobs.find(self._workspace.azureml, step.job)
         if state is None:
             state = _missing(step.job)
-        self._tell(state, step)
         return finish_step(self._workspace, self._declared, step, state)
 
     def cancel(self) -> None:

@@ -119,6 +119,22 @@ def test_a_retry_of_a_failed_job_submits_another(run_job: Callable[..., Finished
     assert finished.xcoms("step", "out") == []
 
 
+def test_a_try_that_never_heard_of_its_job_leaves_it_to_the_next(
+    run_job: Callable[..., FinishedRun], azure_ml: AzureMl
+) -> None:
+    """The service takes the job, and its answers are lost until the try gives up."""
+    lost = [Failure(503, path="/jobs/", method="PUT", done=True)] * 4
+    azure_ml.failures += lost
+
+    finished = run_job(more="retries=1, deferrable=True")
+
+    assert finished.state == "success"
+    assert finished.tries == {"step": 2}
+    (job,) = azure_ml.jobs.values()
+    assert (job.status, job.history.count("Running")) == ("Completed", 1)
+    assert finished.xcom("step", "out").try_number == 1
+
+
 def test_what_the_author_has_to_change_fails_at_once(run_job: Callable[..., FinishedRun], azure_ml: AzureMl) -> None:
     finished = run_job(more="retries=3", compute_target="no-such-cluster")
 
@@ -198,8 +214,10 @@ def test_a_trigger_that_is_killed_cancels_its_job(submitted: SubmittedStep, azur
 @pytest.mark.slow
 def test_a_trigger_that_ends_otherwise_does_not(submitted: SubmittedStep, azure_ml: AzureMl) -> None:
     async def restart() -> None:
+        azure_ml.requests.clear()
         waiting = asyncio.create_task(first_event(trigger_for(submitted)))
-        await asyncio.sleep(0.3)
+        while not any(each.path.endswith(submitted.job) for each in azure_ml.requests):
+            await asyncio.sleep(0.05)
         waiting.cancel()
         await asyncio.wait([waiting])
 

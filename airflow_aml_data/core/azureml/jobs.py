@@ -18,8 +18,6 @@ from airflow_aml_data.core.identity import StepRun
 from airflow_aml_data.errors import AzureMlError, AzureMlNotFound, AzureMlRefused, InvalidDeclaration
 
 if TYPE_CHECKING:
-    from azure.ai.ml import MLClient
-
     from airflow_aml_data.core.azureml.control_plane import ControlPlane
 
 log = logging.getLogger(__name__)
@@ -47,6 +45,8 @@ MISSING = "Missing"
 """Not a status of the service's: it does not know the job."""
 _SUCCEEDED, _ENDED = "Completed", ("Completed", "Failed", "Canceled", MISSING)
 _NO_JOB_NAME = re.compile(r"[^A-Za-z0-9_-]")
+_COMPUTE = re.compile(r"[A-Za-z0-9_-]{1,24}")
+_ENVIRONMENT = re.compile(r"(?:azureml:)?([A-Za-z0-9][A-Za-z0-9_.-]{0,254})([:@])([A-Za-z0-9_.-]+)")
 _LOG_FILE = "user_logs/std_log.txt"
 
 _BASE_IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu22.04"
@@ -160,7 +160,13 @@ def check_settings(workspace: ControlPlane, settings: JobSettings) -> None:
     """Look whether compute and environment are there: the service tells only when the code is uploaded.
 
     :raises AzureMlNotFound: naming those that are.
+    :raises InvalidDeclaration: for what can be the name of neither.
     """
+    if not _COMPUTE.fullmatch(settings.compute):
+        raise InvalidDeclaration(
+            f"compute_target {settings.compute!r} can be no compute cluster: a name has 1 to 24 letters, digits, '-' and '_'. Allowed too: "
+            "'local' and 'serverless'."
+        )
     if settings.compute != _SERVERLESS:
         workspace.get(f"/computes/{settings.compute}", _COMPUTES)
     if settings.environment and not settings.environment.startswith("azureml://"):
@@ -177,6 +183,7 @@ def submit(workspace: ControlPlane, job: NewJob, settings: JobSettings, code: Pa
     :raises AzureMlRefused: for what no retry cures.
     """
     with _quiet():
+        client = workspace.ml_client()
         from azure.ai.ml import Input, Output, command
 
     inputs = {
@@ -210,7 +217,7 @@ def submit(workspace: ControlPlane, job: NewJob, settings: JobSettings, code: Pa
             shm_size=settings.shm_size or None,
             tags=dict(settings.tags),
         )
-        return _state(job.name, _submitted(workspace.ml_client(), made))
+        return _state(job.name, client.jobs.create_or_update(made))
 
 
 def find(workspace: ControlPlane, name: str) -> JobState | None:
@@ -294,16 +301,14 @@ class JobLog:
 
 def _environment(text: str) -> tuple[str, bool, str]:
     """Name, whether a label follows, and version or label."""
-    name, at, label = text.removeprefix("azureml:").partition("@")
-    if at:
-        return name, True, label
-    name, colon, version = name.partition(":")
-    if not name or not colon or not version:
+    found = _ENVIRONMENT.fullmatch(text)
+    if found is None:
         raise InvalidDeclaration(
-            f"Environment {text!r} has no version. Allowed: 'NAME:VERSION', 'NAME@latest', or one of the service's, "
+            f"Environment {text!r} is none, or has no version. Allowed: 'NAME:VERSION', 'NAME@latest', or one of the service's, "
             "'azureml://registries/azureml/environments/NAME/versions/VERSION'."
         )
-    return name, False, version
+    name, separator, version = found.groups()
+    return name, separator == "@", version
 
 
 def _sdk_environment(settings: JobSettings) -> Any:
@@ -340,10 +345,6 @@ def _sdk_identity(identity: str) -> Any:
         case "managed":
             return ManagedIdentityConfiguration()
     return ManagedIdentityConfiguration(client_id=identity)
-
-
-def _submitted(client: MLClient, job: Any) -> Any:
-    return client.jobs.create_or_update(job)
 
 
 def _state(name: str, job: Any) -> JobState:

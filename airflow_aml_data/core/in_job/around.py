@@ -31,12 +31,13 @@ from airflow_aml_data.core.in_job.told import (
     ToldStep,
     slot_text,
 )
+from airflow_aml_data.core.places import make_room
 from airflow_aml_data.core.protocol import RunFile, RunInput
 from airflow_aml_data.core.records import PARENT
 from airflow_aml_data.core.run_files import RUN_FILES, folder_state, gather, stored_files
 from airflow_aml_data.core.variables import script_variables
 from airflow_aml_data.core.written import not_readable, written_files
-from airflow_aml_data.errors import FilesExist, OutputUnusable, UserError
+from airflow_aml_data.errors import OutputUnusable, UserError
 
 _FAILED = 1
 
@@ -222,14 +223,11 @@ def _input_place(job: _Job, name: str, told: ToldInput) -> str | None:
 
 
 def _free_place(job: _Job, name: str, wanted: str) -> Path:
-    place = job.work / wanted  # an absolute one stays what it is
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if place.is_dir() and not place.is_symlink() and not any(place.iterdir()):
+    """A place that nothing is at; an absolute one stays what it is."""
+    place = job.work / wanted
+    make_room(name, place)
+    if place.is_dir():
         place.rmdir()
-    if os.path.lexists(place):
-        raise FilesExist(
-            f"Input {name!r} cannot appear at {place}: something is there. Choose another path_on_compute."
-        )
     return place
 
 

@@ -25,7 +25,7 @@ from airflow_aml_data.errors import (
     RunCanceled,
     StepFailed,
 )
-from tests.azure_ml import AzureMl
+from tests.azure_ml import AzureMl, Failure
 from tests.azure_ml.workspace.connected import connect
 from tests.azure_ml.workspace.steps import CLUSTER, JobSteps
 from tests.core.steps import READ, WRITE
@@ -333,7 +333,21 @@ def test_the_service_is_told_of_machines_identity_time_and_tags(steps: JobSteps,
             "'gpu'.*there are: cpu-cluster",
         ),
         ({"settings": JobSettings(compute="cpu-cluster", environment="sklearn:9")}, AzureMlNotFound, "sklearn"),
-        ({"settings": JobSettings(compute="cpu-cluster", environment="sklearn")}, InvalidDeclaration, "has no version"),
+        (
+            {"settings": JobSettings(compute="cpu-cluster", environment="sklearn")},
+            InvalidDeclaration,
+            "or has no version",
+        ),
+        (
+            {"settings": JobSettings(compute="../../jobs", environment="sklearn:1")},
+            InvalidDeclaration,
+            "can be no compute",
+        ),
+        (
+            {"settings": JobSettings(compute="cpu-cluster", environment="../x:1")},
+            InvalidDeclaration,
+            "is none, or has no",
+        ),
         ({"arguments": ["${{secret}}"]}, InvalidDeclaration, "placeholder"),
         ({"workspace": {"workspace_name": "another"}}, AzureMlRefused, "another"),
         ({"workspace": {"password": "expired"}}, AzureMlRefused, "AADSTS7000215"),
@@ -372,6 +386,43 @@ def test_what_cannot_work_is_one_clear_error_before_code_is_uploaded(
     if permission != "jobs/write":  # that one shows only when the job is sent
         assert [each.path for each in azure_ml.requests if "/codes/" in each.path] == []
         assert steps.states() in ([], ["abandoned"])
+
+
+def test_a_job_whose_answer_is_lost_is_there_once(steps: JobSteps, azure_ml: AzureMl) -> None:
+    azure_ml.failures += [Failure(503, path="/jobs/", method="PUT", done=True)] * 2
+
+    result = steps.run_job(WRITE, arguments=[OutputFileDatasetConfig("out").as_upload()])
+
+    assert azure_ml.failures == []
+    (job,) = azure_ml.jobs.values()
+    assert (job.status, job.history.count("Running")) == ("Completed", 1)
+    assert result.outputs[0].to_path() == ["/a.txt"]
+
+
+def test_a_file_that_was_damaged_on_its_way_is_found_out(steps: JobSteps, azure_ml: AzureMl) -> None:
+    declared, step = steps.submit(WRITE, arguments=[OutputFileDatasetConfig("out").as_upload(), "a.txt"])
+    state = steps.wait(step)
+    _, path = step.outputs["out"]
+    steps.connected.storage(None).write_bytes(f"{path}/a.txt", b"old a.txt")
+
+    with pytest.raises(OutputLost, match=r"a\.txt.*another content"):
+        finish_step(steps.connected, declared, step, state)
+
+    assert steps.states() == ["abandoned"]
+
+
+@pytest.mark.parametrize("report", [b"", b'{"version": 1, "exit_c', b'{"version": 2}', b'{"version": 1}'])
+def test_a_damaged_report_publishes_nothing(report: bytes, steps: JobSteps, azure_ml: AzureMl) -> None:
+    declared, step = steps.submit(WRITE, arguments=[OutputFileDatasetConfig("out").as_upload(), "a.txt"])
+    state = steps.wait(step)
+    (path,) = [each for each in leftovers(steps) if each.endswith("report.json")]
+    steps.connected.storage(None).write_bytes(path, report)
+
+    with pytest.raises(OutputLost, match="is damaged"):
+        finish_step(steps.connected, declared, step, state)
+
+    assert steps.states() == ["abandoned"]
+    assert stored(steps) == []
 
 
 def test_a_job_that_loses_a_file_on_its_way_is_found_out(steps: JobSteps, azure_ml: AzureMl) -> None:
